@@ -1,0 +1,1 @@
+"""Data sets: records, readers, image files, the synthetic benchmark."""

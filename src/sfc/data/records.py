@@ -1,0 +1,73 @@
+"""What a data set is to every stage: classes, and records that name an image, its labels and where its mask lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+IGNORE = 255
+"""Mask value of pixels that take no part in training or scoring."""
+
+
+class MaskSource(Protocol):
+    """Somewhere a mask can be read from: a PNG file, or polygons of a COCO annotation file."""
+
+    def load(self) -> np.ndarray:
+        """uint8 [H, W]: 0 background, 1 + class index, 255 ignored. Raises DataError."""
+        ...
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image.
+
+    Args:
+        id: unique in its data set; a relative POSIX path without suffix; names every artifact of this image.
+        image: the image file.
+        labels: indices into the class list (0 is the first foreground class), ascending, no duplicates; empty for a
+            negative.
+        mask: where its ground-truth mask can be read, if it has one.
+    """
+
+    id: str
+    image: Path
+    labels: tuple[int, ...]
+    mask: MaskSource | None = None
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One split of a data set.
+
+    Args:
+        name: what the scores call it, such as `camvid`.
+        split: `train` or `val`.
+        classes: names of the foreground classes; mask value k + 1 is class k.
+        records: the images, in the order of the source.
+    """
+
+    name: str
+    split: str
+    classes: tuple[str, ...]
+    records: tuple[Record, ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def label_matrix(self) -> np.ndarray:
+        """bool [images, classes]: which image shows which class."""
+        matrix = np.zeros((len(self.records), len(self.classes)), dtype=bool)
+        for row, record in zip(matrix, self.records, strict=True):
+            row[list(record.labels)] = True
+        return matrix
+
+    def class_counts(self) -> np.ndarray:
+        """int64 [classes]: how many images show each class."""
+        return self.label_matrix().sum(axis=0, dtype=np.int64)
+
+    def with_masks(self) -> DataSet:
+        """The same split, only the images that have a mask."""
+        return replace(self, records=tuple(record for record in self.records if record.mask is not None))
