@@ -1,0 +1,53 @@
+# The project's vocabulary. Every target makes its own environment first: .venv, from pyproject.toml and constraints.txt.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format bench pins clean
+
+# The first Python on the PATH that is new enough; another one: make PYTHON=/path/to/python3 test
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
+BIN := .venv/bin
+READY := .venv/.ready
+ARGS ?=
+
+help:  ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@echo "ARGS='...' goes to the command: make demo ARGS=--help, make test ARGS='-k bank'"
+
+demo: $(READY)  ## Built-in benchmark: plain CAM and SFC, from training to scores and pictures
+	$(BIN)/sfc demo $(ARGS)
+
+test: $(READY)  ## All tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)  ## Format, lint and types, without changing a file
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)  ## Format, and mend what the linter can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## Every benchmark, beside the figure it must reach
+	$(BIN)/python benchmarks/run_all.py $(ARGS)
+
+pins: $(READY)  ## Renew constraints.txt with the newest versions
+	$(BIN)/uv pip compile --quiet --upgrade --universal --all-extras --no-annotate --no-header pyproject.toml -o constraints.txt
+
+clean:  ## Remove the environment and caches (runs stay)
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is the last thing made, so an interrupted installation starts again. uv is fast and compiles bytecode
+# whatever the environment says; where it cannot be had, pip does the same work slowly; where the machine's own pip
+# settings contradict the exact versions, pip resolves the floors of pyproject.toml instead.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: sfc needs Python 3.11 or newer and found none; name one with make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is not Python 3.11 or newer" >&2; exit 1; }
+	"$(PYTHON)" -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv || echo "make: uv cannot be had, going on with pip" >&2
+	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode -c constraints.txt -e '.[dev]' \
+		|| $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]' \
+		|| $(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	@touch $@
