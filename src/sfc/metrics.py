@@ -153,7 +153,7 @@ class ThresholdCurve:
         self._count(self._predicted, best, bins)
         self._count(self._correct, best[right], bins[right])
         # Row 0 instead: the pixels whose truth is background, which are right wherever they do not become foreground.
-        self._correct[0] += np.bincount(bins[(truth == 0) & (best != 0)], minlength=self._correct.shape[1])
+        self._correct[0] += np.bincount(bins[truth == 0], minlength=self._correct.shape[1])
 
     @staticmethod
     def _count(histogram: NDArray[np.int64], rows: NDArray[np.integer], bins: NDArray[np.integer]) -> None:
