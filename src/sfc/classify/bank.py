@@ -1,0 +1,82 @@
+"""The image bank: the most recent training image of every class, to show rare classes more often."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Sample = tuple[Tensor, Tensor, Tensor]
+
+
+class ImageBank:
+    """Image bank re-sampling (SFC, AAAI 2024, section 3.3).
+
+    One slot a class. A slot that has not been filled yet is never drawn (the released code draws black images there).
+    Under several processes each keeps its own bank.
+
+    Args:
+        num_classes: number of foreground classes C.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.slots: list[Sample | None] = [None] * num_classes
+
+    def put(self, image: Tensor, label: Tensor, rectangle: Tensor) -> None:
+        """Stores each image in the slot of every class that it shows; the last one of a batch stays.
+
+        Args:
+            image: [N, 3, H, W], any dtype (uint8 keeps the bank small).
+            label: [N, C] of 0 and 1.
+            rectangle: int64 [N, 4], the real pixels of each crop.
+
+        Raises:
+            ValueError: `label` has another number of classes than the bank.
+        """
+        if label.shape[1] != len(self.slots):
+            raise ValueError(f"labels of {label.shape[1]} classes for a bank of {len(self.slots)}")
+        for class_index in range(len(self.slots)):
+            rows = label[:, class_index].nonzero()
+            if len(rows):
+                row = int(rows[-1])
+                self.slots[class_index] = (image[row], label[row], rectangle[row])
+        self._own()
+
+    def _own(self) -> None:
+        """Copies slots that are views of a whole batch, so that the batch can be freed; shared images stay shared."""
+        copies: dict[int, Sample] = {}
+        for index, slot in enumerate(self.slots):
+            if slot is not None and slot[0].untyped_storage().nbytes() > slot[0].nbytes:
+                key = slot[0].data_ptr()
+                if key not in copies:
+                    copies[key] = (slot[0].clone(), slot[1].clone(), slot[2].clone())
+                self.slots[index] = copies[key]
+
+    def draw(self, count: int, generator: torch.Generator) -> Sample | None:
+        """Draws filled slots uniformly, with replacement.
+
+        Returns:
+            image [count, 3, H, W], label [count, C], rectangle [count, 4]; None while the bank is empty or for
+            `count` 0.
+        """
+        filled = [slot for slot in self.slots if slot is not None]
+        if not filled or count == 0:
+            return None
+        chosen = [filled[i] for i in torch.randint(len(filled), (count,), generator=generator).tolist()]
+        image, label, rectangle = (torch.stack(parts) for parts in zip(*chosen, strict=True))
+        return image, label, rectangle
+
+    def state_dict(self) -> dict[str, Any]:
+        """The slots; images held by several classes are stored once."""
+        return {"slots": list(self.slots)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave.
+
+        Raises:
+            ValueError: the state has another number of classes.
+        """
+        if len(state["slots"]) != len(self.slots):
+            raise ValueError(f"a bank of {len(state['slots'])} classes cannot fill one of {len(self.slots)}")
+        self.slots = [None if slot is None else (slot[0], slot[1], slot[2]) for slot in state["slots"]]

@@ -1,0 +1,184 @@
+"""Class activation maps as pure functions: normalisation, pixel correlation, prototypes, valid masks.
+
+Shapes: N images, C foreground classes, K = C + 1 channels with background first, D feature channels, h × w grid.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+EPSILON = 1e-5
+COSINE_EPSILON = 1e-8
+
+
+def normalise_peak(cam: Tensor) -> Tensor:
+    """Divides each map by its spatial maximum + 1e-5; [N, K, h, w] to [N, K, h, w]."""
+    return cam / (cam.amax(dim=(2, 3), keepdim=True) + EPSILON)
+
+
+def with_background(class_map: Tensor) -> Tensor:
+    """Classifier CAM with a background channel (SFC, section 3.2; SEAM).
+
+    Args:
+        class_map: [N, C, h, w] output of the classifier convolution, any sign.
+
+    Returns:
+        [N, C + 1, h, w] in [0, 1]: background = 1 - the largest foreground value, then the peak-normalised foreground.
+    """
+    foreground = normalise_peak(F.relu(class_map))
+    background = 1 - foreground.amax(dim=1, keepdim=True)
+    return torch.cat([background, foreground], dim=1)
+
+
+def unit_length(feature: Tensor, centre: bool = False) -> Tensor:
+    """Divides every position's feature by its norm + 1e-5, after removing each image's spatial mean if `centre`."""
+    if centre:
+        feature = feature - feature.mean(dim=(2, 3), keepdim=True)
+    return feature / (torch.linalg.vector_norm(feature, dim=1, keepdim=True) + EPSILON)
+
+
+def correlate_pixels(cam: Tensor, feature: Tensor) -> Tensor:
+    """Spreads a CAM over positions with like features, twice (pixel correlation module; SEAM, CVPR 2020, eq. 5).
+
+    A = ReLU(fᵀf) of the unit-length features, each column divided by its sum + 1e-5; the result is CAM · A · A.
+
+    Args:
+        cam: float [N, K, h, w].
+        feature: float [N, D, h, w], not yet normalised.
+
+    Returns:
+        Refined CAM [N, K, h, w].
+    """
+    shape = cam.shape
+    unit = unit_length(feature).flatten(2)
+    affinity = F.relu(torch.bmm(unit.transpose(1, 2), unit))
+    # A column's divisor scales a column of the product, so the affinity itself is never normalised (or copied).
+    weight = 1 / (affinity.sum(dim=1, keepdim=True) + EPSILON)
+    spread = torch.bmm(cam.flatten(2), affinity) * weight
+    return (torch.bmm(spread, affinity) * weight).view(shape)
+
+
+class _PrototypeCosine(torch.autograd.Function):
+    """ReLU(cosine(feature, prototype)), prototypes being seed averages of the same feature.
+
+    Written out so that nothing larger than the feature map is ever allocated: forward keeps its inputs and two small
+    norms, backward builds one gradient in place.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, feature: Tensor, seed: Tensor) -> Tensor:
+        """feature [N, D, P] and seed [N, K, P] to [N, K, P]."""
+        prototype = torch.bmm(seed, feature.transpose(1, 2)).div_(feature.shape[2])
+        feature_scale = 1 / torch.linalg.vector_norm(feature, dim=1, keepdim=True).clamp_min_(COSINE_EPSILON)
+        prototype_scale = 1 / torch.linalg.vector_norm(prototype, dim=2, keepdim=True).clamp_min_(COSINE_EPSILON)
+        cosine = torch.bmm(prototype * prototype_scale, feature).mul_(feature_scale).relu_()
+        ctx.save_for_backward(feature, seed, prototype, feature_scale, prototype_scale, cosine)
+        return cosine
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def, override]
+        feature, seed, prototype, feature_scale, prototype_scale, cosine = ctx.saved_tensors
+        # Where the ReLU cut, cosine is 0; there the gradient of every term below must vanish.
+        active = grad * (cosine > 0)
+        along = active * cosine
+        feature_pull = along.sum(dim=1, keepdim=True).mul_(feature_scale).mul_(feature_scale).neg_()
+        prototype_pull = along.sum(dim=2, keepdim=True).mul_(prototype_scale).mul_(prototype_scale).neg_()
+        dot_grad = active.mul_(feature_scale).mul_(prototype_scale)
+        prototype_grad = torch.bmm(dot_grad, feature.transpose(1, 2)).addcmul_(prototype, prototype_pull)
+        prototype_grad.div_(feature.shape[2])
+        left = torch.cat([prototype, prototype_grad], dim=1).transpose(1, 2)
+        right = torch.cat([dot_grad, seed], dim=1)
+        return (feature * feature_pull).baddbmm_(left, right), None
+
+
+def seeds(cam: Tensor, valid_mask: Tensor, background_scale: float = 0.3, threshold: float | None = None) -> Tensor:
+    """Which positions a prototype averages.
+
+    Args:
+        cam: [N, K, h, w], background first.
+        valid_mask: [N, K, h, w]; multiplies the result.
+        background_scale: factor on the background before the argmax.
+        threshold: None: each position is a seed of its strongest class (released code). A number in [0, 1): a position
+            is a seed of every class whose peak-normalised CAM exceeds it (the paper's rule; its value is ours).
+
+    Returns:
+        [N, K, h, w] of the dtype of `cam`, without gradient.
+    """
+    cam = cam.detach()
+    if threshold is not None:
+        return (normalise_peak(cam) > threshold).to(cam.dtype) * valid_mask
+    # The scaled background decides against the best foreground; ties go to the lower index, as argmax does.
+    best, index = cam[:, 1:].max(dim=1, keepdim=True)
+    index = torch.where(cam[:, :1] * background_scale >= best, 0, index + 1)
+    return torch.zeros_like(cam).scatter_(1, index, valid_mask.gather(1, index).to(cam.dtype))
+
+
+def prototype_cam(
+    cam: Tensor,
+    feature: Tensor,
+    valid_mask: Tensor,
+    background_scale: float = 0.3,
+    threshold: float | None = None,
+) -> Tensor:
+    """Prototype CAM: cosine of every position with the mean feature of each class's seeds (SFC, eq. 1 to 3).
+
+    The gradient flows through the feature and the prototypes, not through the seeds.
+
+    Args:
+        cam: float [N, K, h, w], background first; only its argmax (or threshold) matters.
+        feature: float [N, D, h, w].
+        valid_mask: [N, K, h, w], 1 inside the real pixels, foreground times the image's label.
+        background_scale: factor on the background before the argmax.
+        threshold: see `seeds`.
+
+    Returns:
+        [N, K, h, w] in [0, 1]; a class without seeds has an all-zero map.
+
+    Raises:
+        ValueError: the shapes do not belong together.
+    """
+    if cam.shape != valid_mask.shape or feature.shape[0] != cam.shape[0] or feature.shape[2:] != cam.shape[2:]:
+        raise ValueError(
+            f"cam {tuple(cam.shape)}, feature {tuple(feature.shape)} and valid_mask {tuple(valid_mask.shape)} "
+            "must agree in images and grid, and cam and valid_mask in channels"
+        )
+    seed = seeds(cam, valid_mask, background_scale, threshold).to(feature.dtype)
+    return _PrototypeCosine.apply(feature.flatten(2), seed.flatten(2)).view(cam.shape)
+
+
+def rectangle_mask(rectangle: Tensor, image_size: tuple[int, int], grid_size: tuple[int, int]) -> Tensor:
+    """The real pixels of padded crops, seen on a grid (as nearest-resizing the full-size mask would give it).
+
+    Args:
+        rectangle: int64 [N, 4]: top, left, bottom, right of the real pixels; bottom and right excluded.
+        image_size: height and width of the crop.
+        grid_size: height and width of the grid.
+
+    Returns:
+        float32 [N, 1, h, w] of 0 and 1.
+    """
+    inside = []
+    for axis in (0, 1):
+        position = torch.arange(grid_size[axis], device=rectangle.device) * image_size[axis] // grid_size[axis]
+        inside.append((position >= rectangle[:, axis, None]) & (position < rectangle[:, axis + 2, None]))
+    return (inside[0][:, None, :, None] & inside[1][:, None, None, :]).float()
+
+
+def valid_mask(rectangle: Tensor, label: Tensor, image_size: tuple[int, int], grid_size: tuple[int, int]) -> Tensor:
+    """Valid mask on the feature grid: rectangle of real pixels; foreground channels times the label.
+
+    Args:
+        rectangle: int64 [N, 4], see `rectangle_mask`.
+        label: float [N, C] of 0 and 1.
+        image_size: height and width of the crop.
+        grid_size: height and width of the grid.
+
+    Returns:
+        float32 [N, C + 1, h, w].
+    """
+    channels = torch.cat([torch.ones_like(label[:, :1]), label], dim=1).float()
+    return rectangle_mask(rectangle, image_size, grid_size) * channels[:, :, None, None]
