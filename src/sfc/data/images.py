@@ -1,0 +1,230 @@
+"""Images and masks between disk and memory: decoded as a viewer would show them, or refused in one sentence."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from sfc.data.records import IGNORE
+from sfc.errors import DataError
+from sfc.run_folder import atomic_write
+
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
+"""Photographs only: Pillow would also run Ghostscript on an EPS file."""
+
+
+def read_image(path: Path) -> np.ndarray:
+    """uint8 [H, W, 3] RGB, as a viewer would show the file.
+
+    EXIF (or XMP) rotation is applied; grayscale, palette, CMYK and 16-bit images are converted (16 bits are scaled to
+    8); transparent pixels are laid over white. Colour profiles are not applied.
+
+    Raises:
+        DataError: missing, unreadable, truncated, not an image, no pixels, animated or of several pages, or of a kind
+            that no viewer shows (floating point).
+    """
+    with _opened(path) as image:
+        orientation = _orientation(image, path)
+        return _turn(np.array(_to_rgb(image, path)), orientation)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) in pixels of what `read_image` returns, from the header alone.
+
+    Raises:
+        DataError: as `read_image`, as far as the header tells.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image, path) >= 5 else (height, width)
+
+
+def read_mask(path: Path, num_classes: int, size: tuple[int, int] | None = None) -> np.ndarray:
+    """uint8 [H, W] class indices of a PNG mask: 0 background, 1 + class index, 255 ignored.
+
+    A palette is for viewers only: the stored indices are what counts. EXIF rotation is applied.
+
+    Args:
+        path: a PNG, palette or 8-bit grayscale.
+        num_classes: foreground classes; larger values other than 255 are refused.
+        size: (height, width) of the image, which the mask must have.
+
+    Raises:
+        DataError: as `read_image`; not such a PNG; another size; a value that is no class.
+    """
+    with _opened(path, formats=("PNG",)) as image:
+        _check_mask_header(path)
+        mask = _turn(np.array(image), _orientation(image, path))
+    if size is not None and mask.shape != size:
+        raise DataError(path, f"the mask is {_by(mask.shape)} but its image is {_by(size)} (after EXIF rotation)")
+    if (mask > num_classes).any():
+        strange = np.setdiff1d(mask[mask > num_classes], [IGNORE])
+        if strange.size:
+            values = ", ".join(map(str, strange[:5])) + (", ..." if strange.size > 5 else "")
+            raise DataError(path, f"mask values {values} are beyond the {num_classes} classes (and not {IGNORE})")
+    return mask
+
+
+@dataclass(frozen=True)
+class PngMask:
+    """A mask file, checked against the classes and the size of its image whenever it is read.
+
+    Args:
+        path: the mask, see `read_mask`.
+        num_classes: foreground classes.
+        image: the image it belongs to.
+    """
+
+    path: Path
+    num_classes: int
+    image: Path
+
+    def load(self) -> np.ndarray:
+        """uint8 [H, W]: 0 background, 1 + class index, 255 ignored. Raises DataError."""
+        return read_mask(self.path, self.num_classes, image_size(self.image))
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """Writes uint8 [H, W] indices as a palette PNG in the VOC colours, atomically: viewers show classes, not black.
+
+    Raises:
+        SFCError: the file cannot be written.
+    """
+    if mask.dtype != np.uint8 or mask.ndim != 2:
+        raise ValueError(f"a mask is uint8 [H, W], not {mask.dtype} {list(mask.shape)}")
+    image = Image.fromarray(mask)
+    image.putpalette(voc_palette().tobytes())
+    with atomic_write(path) as file:
+        image.save(file, "PNG")
+
+
+def voc_palette() -> np.ndarray:
+    """uint8 [256, 3] RGB: the colours of the PASCAL VOC development kit (bits of the index spread over channels)."""
+    index = np.arange(256)
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            palette[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return palette
+
+
+@contextmanager
+def _opened(path: Path, formats: tuple[str, ...] = _FORMATS) -> Iterator[Image.Image]:
+    """An image whose header has been read; whatever goes wrong inside the block becomes a DataError."""
+    try:
+        with Image.open(path, formats=_known(formats)) as image:
+            _check_single_picture(image, path)
+            yield image
+    except (DataError, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        raise DataError(path, "no such file") from error
+    except UnidentifiedImageError as error:
+        reason = "the file is empty" if path.stat().st_size == 0 else f"not a readable {_names(formats)} image"
+        raise DataError(path, reason) from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise DataError(path, f"cannot be read ({error.strerror})") from error
+        # Decoders answer a damaged file with exceptions of every kind: SyntaxError, struct.error, zlib.error, ...
+        raise DataError(path, f"the image is truncated or damaged ({error})") from error
+
+
+def _check_single_picture(image: Image.Image, path: Path) -> None:
+    if 0 in image.size:
+        raise DataError(path, "the image has no pixels")
+    # The second picture of an MPO is a preview or a depth map; viewers show the first.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise DataError(path, "animated images and files of several pages are not supported")
+
+
+def _known(formats: tuple[str, ...]) -> tuple[str, ...]:
+    """Those formats that this build of Pillow can read."""
+    if any(name not in Image.OPEN for name in formats):
+        Image.init()
+    return tuple(name for name in formats if name in Image.OPEN)
+
+
+def _names(formats: tuple[str, ...]) -> str:
+    return formats[0] if len(formats) == 1 else f"{', '.join(formats[:-1])} or {formats[-1]}"
+
+
+def _orientation(image: Image.Image, path: Path) -> int:
+    """EXIF orientation 1 to 8; 1 where there is none or it is damaged, as viewers treat it."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns these itself, header size included.
+    try:
+        if image.format == "PNG" and "exif" not in image.info:
+            return _turn_code(_png_exif(path))
+        return _turn_code(image.getexif())
+    except Exception:  # noqa: BLE001 - parsers of damaged metadata raise anything; the pixels are still good
+        return 1
+
+
+def _turn_code(exif: Image.Exif) -> int:
+    code = exif.get(ExifTags.Base.Orientation, 1)
+    return code if code in range(1, 9) else 1
+
+
+def _png_exif(path: Path) -> Image.Exif:
+    """EXIF of a PNG, which may come after the pixels: found from chunk headers, without decoding."""
+    exif = Image.Exif()
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind == b"eXIf":
+                exif.load(file.read(length))
+                break
+            file.seek(length + 4, 1)
+    return exif
+
+
+def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels [H, W, ...] turned upright; orientations 5 to 8 swap height and width."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _eight_bits(image, path)
+    if image.mode == "F":
+        raise DataError(path, "floating-point images are not supported")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise DataError(path, "images of more than 16 bits a channel are not supported")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+
+
+def _check_mask_header(path: Path) -> None:
+    """Refuses what is not a palette or 8-bit grayscale PNG: Pillow would silently stretch 2- and 4-bit grayscale."""
+    with path.open("rb") as file:
+        depth, colour = file.read(26)[24:26]
+    if colour == 3 or (colour == 0 and depth == 8):
+        return
+    kind = {0: "grayscale", 2: "RGB", 4: "grayscale with alpha", 6: "RGBA"}.get(colour, "unknown")
+    raise DataError(path, f"a mask is a palette or 8-bit grayscale PNG of class indices, not {depth}-bit {kind}")
+
+
+def _by(size: tuple[int, ...]) -> str:
+    return f"{size[1]}x{size[0]}"
