@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
 
-from sfc.data.images import PngMask, image_size, read_image, read_mask, voc_palette, write_mask
+from sfc.data.images import PngMask, image_size, read_image, read_mask, write_mask
 from sfc.errors import DataError, SFCError
 
 
@@ -224,14 +224,6 @@ def test_mask_comes_back_as_stored(tmp_path: Path) -> None:
     assert shown[0, 1].tolist() == [128, 0, 0]
     assert shown[1, 1].tolist() == [224, 224, 192]
     assert list((tmp_path / "deep").iterdir()) == [tmp_path / "deep" / "m.png"]
-
-
-def test_voc_colours() -> None:
-    palette = voc_palette()
-    assert palette[[0, 1, 2, 3, 15, 20, 255]].tolist() == [
-        [0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [192, 128, 128], [0, 64, 128], [224, 224, 192],
-    ]  # fmt: skip
-    assert len(np.unique(palette, axis=0)) == 256
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

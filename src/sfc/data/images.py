@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from sfc.data.palette import write_mask_png
 from sfc.data.records import IGNORE
 from sfc.errors import DataError
 from sfc.run_folder import atomic_write
@@ -98,20 +99,8 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
     """
     if mask.dtype != np.uint8 or mask.ndim != 2:
         raise ValueError(f"a mask is uint8 [H, W], not {mask.dtype} {list(mask.shape)}")
-    image = Image.fromarray(mask)
-    image.putpalette(voc_palette().tobytes())
     with atomic_write(path) as file:
-        image.save(file, "PNG")
-
-
-def voc_palette() -> np.ndarray:
-    """uint8 [256, 3] RGB: the colours of the PASCAL VOC development kit (bits of the index spread over channels)."""
-    index = np.arange(256)
-    palette = np.zeros((256, 3), dtype=np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            palette[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-    return palette
+        write_mask_png(file, mask)
 
 
 @contextmanager
