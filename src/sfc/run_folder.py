@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,3 +59,73 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, float) and value != value:
         return None
     return value
+
+
+@dataclass(frozen=True)
+class VariantFolder:
+    """One trained system of a run: SFC itself, or the plain-CAM baseline beside it."""
+
+    root: Path
+
+    @property
+    def classify(self) -> Path:
+        """checkpoint.pt, log.csv, TensorBoard events, pictures."""
+        return self.root / "classify"
+
+    def cams(self, split: str) -> Path:
+        """The CAM store of a split."""
+        return self.root / "cams" / split
+
+    @property
+    def scores(self) -> Path:
+        """JSON with every score of this variant."""
+        return self.root / "scores.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run: settings, manifest, one folder a variant, report."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved settings."""
+        return self.root / "config.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """What made this run: versions, commit, command, data."""
+        return self.root / "manifest.json"
+
+    @property
+    def synthetic_data(self) -> Path:
+        """Where the built-in benchmark is written."""
+        return self.root / "data"
+
+    @property
+    def report(self) -> Path:
+        """Page and pictures."""
+        return self.root / "report"
+
+    def variant(self, name: str) -> VariantFolder:
+        """The folder of `sfc` or `plain`."""
+        return VariantFolder(self.root / name)
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of what its numbers depend on, and the commit of its source where that is known."""
+    names = ("sfc-wsss", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "scipy")
+    found = {"python": platform.python_version()}
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    with suppress(OSError, subprocess.CalledProcessError):
+        found["commit"] = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,7 +54,7 @@ class ImageBank:
                     copies[key] = (slot[0].clone(), slot[1].clone(), slot[2].clone())
                 self.slots[index] = copies[key]
 
-    def draw(self, count: int, generator: torch.Generator) -> Sample | None:
+    def draw(self, count: int, generator: np.random.Generator) -> Sample | None:
         """Draws filled slots uniformly, with replacement.
 
         Returns:
@@ -63,7 +64,7 @@ class ImageBank:
         filled = [slot for slot in self.slots if slot is not None]
         if not filled or count == 0:
             return None
-        chosen = [filled[i] for i in torch.randint(len(filled), (count,), generator=generator).tolist()]
+        chosen = [filled[i] for i in generator.integers(len(filled), size=count)]
         image, label, rectangle = (torch.stack(parts) for parts in zip(*chosen, strict=True))
         return image, label, rectangle
 

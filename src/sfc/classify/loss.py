@@ -60,13 +60,16 @@ class MSDWLoss(nn.Module):
         Raises:
             ValueError: a term has a weight but its maps are missing.
         """
-        classification = F.multilabel_soft_margin_loss(full.score, label)
-        if half is not None:
-            classification = (classification + F.multilabel_soft_margin_loss(half.score, label)) / 2
+        classification = self.classification(full, half, label)
         zero = classification.new_zeros(())
         prototype = self._prototype(full) if self.prototype_weight else zero
         scale = self._scale(full, half, label) if self.scale_weight else zero
         return Losses(classification, self.prototype_weight * prototype, self.scale_weight * scale)
+
+    def classification(self, full: SFCOutput, half: SFCOutput | None, label: Tensor) -> Tensor:
+        """Multi-label soft margin loss, mean of the passes."""
+        loss = F.multilabel_soft_margin_loss(full.score, label)
+        return loss if half is None else (loss + F.multilabel_soft_margin_loss(half.score, label)) / 2
 
     def _prototype(self, full: SFCOutput) -> Tensor:
         """Eq. 8: mean over N, K, h, w of w_k |refined − peak-normalised prototype CAM|, w_0 = 1."""

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from sfc.classify.cam import EPSILON
+from sfc.data.pixels import normalise, resize_image
 
 if TYPE_CHECKING:
     from sfc.classify.network import SFCNetwork
 
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
 SCALES = (1.0, 0.5, 1.5, 2.0)
 BACKGROUND_SCORE = 0.4
 """Added to the background after normalisation, against foreground that counts twice (released code)."""
@@ -32,20 +30,6 @@ class ScaleMaps:
     classifier_cam: Tensor
     refined_cam: Tensor
     prototype_cam: Tensor
-
-
-def normalise(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 [N, 3, H, W] to ImageNet-normalised `dtype`."""
-    mean = torch.tensor(IMAGE_MEAN, device=image.device, dtype=dtype)[:, None, None] * 255
-    std = torch.tensor(IMAGE_STD, device=image.device, dtype=dtype)[:, None, None] * 255
-    return (image.to(dtype) - mean) / std
-
-
-def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Pillow bicubic on uint8 [H, W, 3]; `size` is height and width."""
-    if image.shape[:2] == size:
-        return image
-    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
 def scale_maps(net: SFCNetwork, image: Tensor) -> ScaleMaps:

@@ -1,0 +1,96 @@
+"""What looks at a classifier between epochs: selection by ground truth (off by default) and CAM pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from lightning.fabric import Fabric
+
+from sfc.checkpoint import load_checkpoint, save_checkpoint
+from sfc.classify.inference import infer_cams
+from sfc.classify.network import SFCNetwork
+from sfc.config import MachineConfig
+from sfc.data.images import read_image
+from sfc.data.records import DataSet, Record
+from sfc.errors import ConfigError
+from sfc.metrics import ConfusionMatrix
+
+BEST = "best.pt"
+SELECTION_IMAGES = 200
+PICTURE_IMAGES = 6
+
+
+def evenly(records: Sequence[Record], count: int) -> list[Record]:
+    """At most `count` records, evenly spaced, always the same ones."""
+    if len(records) <= count:
+        return list(records)
+    return [records[i * len(records) // count] for i in range(count)]
+
+
+class GroundTruthSelection:
+    """Keeps the epoch whose fused CAMs score best against masks of training images.
+
+    That uses what image-level labels do not give (the released code does it silently); `load_classifier` returns the
+    words that go beside every score.
+
+    Raises:
+        ConfigError: no training image has a mask.
+    """
+
+    def __init__(
+        self, fabric: Fabric, net: SFCNetwork, scoring: DataSet | None, machine: MachineConfig, folder: Path
+    ) -> None:
+        records = [] if scoring is None else evenly(scoring.with_masks().records, SELECTION_IMAGES)
+        if not records:
+            raise ConfigError("training.select ground_truth needs training images with masks (data.train_masks)")
+        self.fabric, self.net, self.records, self.machine = fabric, net, records, machine
+        self.path = folder / BEST
+        self.num_classes = net.num_classes
+
+    def __call__(self, epoch: int) -> None:
+        """Scores this epoch at one scale and saves it if it is the best so far."""
+        if not self.fabric.is_global_zero:
+            return
+        matrix = ConfusionMatrix(self.num_classes + 1)
+        for record in self.records:
+            label = np.isin(np.arange(self.num_classes), record.labels)
+            keys, weight, prototype = infer_cams(
+                self.net, read_image(record.image), label, (1.0,), precision=self.machine.precision
+            )
+            assert record.mask is not None
+            matrix.update(record.mask.load(), keys[(weight + prototype).argmax(axis=0)])
+        score = float(matrix.areas().mean_iou())
+        if not self.path.exists() or score > load_checkpoint(self.path)["score"]:
+            content = {"model": self.net.state_dict(), "epoch": epoch, "score": score, "images": len(self.records)}
+            save_checkpoint(self.path, content)
+
+
+class Pictures:
+    """Draws the CAMs of a few training images, the rarest classes first, into `folder`/pictures."""
+
+    def __init__(
+        self, fabric: Fabric, net: SFCNetwork, train: DataSet, machine: MachineConfig, every: int, folder: Path
+    ) -> None:
+        self.fabric, self.net, self.classes, self.machine, self.every = fabric, net, train.classes, machine, every
+        self.folder = folder / "pictures"
+        counts = train.class_counts()
+        labelled = [record for record in train.records if record.labels]
+        rarity = [min(counts[list(record.labels)]) for record in labelled]
+        self.records = [labelled[i] for i in np.argsort(rarity, kind="stable")[:: max(1, len(labelled) // 50)]]
+        self.records = self.records[:PICTURE_IMAGES]
+
+    def __call__(self, epoch: int) -> None:
+        """Draws, if this epoch is one of those asked for."""
+        if epoch % self.every or not self.fabric.is_global_zero:
+            return
+        from sfc.pictures import CamPicture, draw_cams
+
+        rows = []
+        for record in self.records:
+            image = read_image(record.image)
+            label = np.isin(np.arange(self.net.num_classes), record.labels)
+            keys, weight, prototype = infer_cams(self.net, image, label, (1.0,), precision=self.machine.precision)
+            rows.append(CamPicture(record.id, image, keys, weight, prototype))
+        draw_cams(self.folder / f"epoch_{epoch:03d}.png", rows, self.classes)

@@ -1,0 +1,121 @@
+"""Stage 2: CAMs of every image of a split, into the CAM store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.fabric import Fabric
+
+from sfc.classify.inference import infer_cams
+from sfc.classify.network import SFCNetwork
+from sfc.config import LocalizeConfig, MachineConfig
+from sfc.data.images import read_image
+from sfc.data.records import DataSet, Record
+from sfc.errors import DataError, SFCError
+from sfc.localize.store import cam_path, save_cams
+from sfc.run_folder import write_json
+from sfc.settings import plain_values, require_same
+from sfc.training_log import progress_bar
+
+READ_AHEAD = 4
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def localize(
+    fabric: Fabric,
+    net: SFCNetwork,
+    dataset: DataSet,
+    folder: Path,
+    config: LocalizeConfig,
+    machine: MachineConfig,
+    weights: str,
+    title: str,
+) -> None:
+    """Writes the CAMs of every image that does not have them yet; processes share the list by rank.
+
+    An image that cannot be read does not stop the others.
+
+    Args:
+        fabric: devices and processes.
+        net: trained network, on the CPU.
+        dataset: which images; with labels `given`, theirs are used.
+        folder: the store.
+        config: scales, labels, format.
+        machine: precision and layout.
+        weights: identifies the checkpoint; CAMs of another one in `folder` are refused.
+        title: shown beside the progress bar.
+
+    Raises:
+        ConfigError: the folder holds CAMs of other weights or settings.
+        SFCError: some images could not be read; all others are done.
+    """
+    _claim(fabric, folder, {"weights": weights, **plain_values(asdict(config))})
+    todo = [record for record in dataset.records if not cam_path(folder, record.id).exists()]
+    fabric.barrier()
+    todo = todo[fabric.global_rank :: fabric.world_size]
+    net = net.to(fabric.device)
+    failures: list[DataError] = []
+    with progress_bar() as bar, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        task = bar.add_task(title, total=len(todo), note="", visible=fabric.is_global_zero)
+        saving: Future[None] | None = None
+        for record, image in _read_ahead(reader, todo):
+            if isinstance(image, DataError):
+                failures.append(image)
+            else:
+                label = None
+                if config.labels == "given":
+                    label = np.isin(np.arange(net.num_classes), record.labels)
+                cams = infer_cams(
+                    net, image, label, config.scales, threshold=config.threshold, precision=machine.precision
+                )
+                if saving is not None:
+                    saving.result()
+                saving = writer.submit(save_cams, cam_path(folder, record.id), *cams, lossless=config.store == "lossless")
+            bar.update(task, advance=1)
+        if saving is not None:
+            saving.result()
+    if failures:
+        more = f" and {len(failures) - 1} more images cannot be read" if len(failures) > 1 else ""
+        raise SFCError(f"{failures[0]}{more}; the CAMs of all other images are in {folder}")
+
+
+def _claim(fabric: Fabric, folder: Path, identity: dict[str, Any]) -> None:
+    """Notes whose CAMs a folder holds, or refuses one that holds others'."""
+    path = folder / "cams.json"
+    if path.exists():
+        require_same(path, json.loads(path.read_text()), identity)
+    elif fabric.is_global_zero:
+        write_json(path, identity)
+    fabric.barrier()
+
+
+def _read_ahead(
+    reader: ThreadPoolExecutor, records: Sequence[Record]
+) -> Iterator[tuple[Record, np.ndarray | DataError]]:
+    """Decodes a few images ahead of the network; an unreadable one comes as its error."""
+
+    def read(record: Record) -> np.ndarray | DataError:
+        try:
+            return read_image(record.image)
+        except DataError as error:
+            return error
+
+    remaining = iter(records)
+    pending = [(record, reader.submit(read, record)) for record in islice(remaining, READ_AHEAD)]
+    while pending:
+        record, image = pending.pop(0)
+        pending.extend((following, reader.submit(read, following)) for following in islice(remaining, 1))
+        yield record, image.result()

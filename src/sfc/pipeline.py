@@ -1,0 +1,154 @@
+"""The stages in order: data, then for each variant classify, localize, evaluate; then the report."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sfc.config import RunConfig, plain_cam
+from sfc.run_folder import RunFolder, VariantFolder, versions, write_json
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+    from sfc.data.records import DataSet
+    from sfc.evaluate import Scores
+
+STAGES = ("classify", "localize", "evaluate", "report")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One system to train and score."""
+
+    name: str
+    config: RunConfig
+    folder: VariantFolder
+
+
+def variants(config: RunConfig, run: RunFolder) -> Iterator[Variant]:
+    """The plain-CAM baseline first, if it is wanted, then the system of the settings."""
+    if config.baseline:
+        yield Variant("plain", plain_cam(config), run.variant("plain"))
+    yield Variant("sfc", config, run.variant("sfc"))
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits of a run.
+
+    Attributes:
+        train: training images with labels, masks removed: what training sees.
+        scoring: training images with masks, for scores only; None without masks.
+        val: validation images; None where the settings name none.
+    """
+
+    train: DataSet
+    scoring: DataSet | None
+    val: DataSet | None
+
+    def splits(self) -> Iterator[tuple[str, DataSet]]:
+        """The splits that get CAMs, by name."""
+        yield "train", self.train
+        if self.val is not None:
+            yield "val", self.val
+
+    def scored(self) -> Iterator[tuple[str, DataSet]]:
+        """The splits that have masks to score against."""
+        if self.scoring is not None:
+            yield "train", self.scoring
+        if self.val is not None and len(self.val.with_masks()):
+            yield "val", self.val.with_masks()
+
+
+def read_data(config: RunConfig, run: RunFolder) -> Data:
+    """Reads every split that the settings name; writes the synthetic set first if that is what they name.
+
+    Raises:
+        DataError, ConfigError: see the readers.
+    """
+    from sfc.data.read import read_dataset, read_training_masks
+
+    data = config.data
+    if data.format == "synthetic":
+        from sfc.data.synthetic import write_synthetic
+
+        write_synthetic(run.synthetic_data, data.synthetic_seed, data.synthetic_images)
+        data = replace(data, root=str(run.synthetic_data), val=data.val or "val.csv")
+    train = read_dataset(data, "train")
+    scoring = read_training_masks(data)
+    val = read_dataset(data, "val") if data.val else None
+    without_masks = replace(train, records=tuple(replace(record, mask=None) for record in train.records))
+    return Data(without_masks, scoring if scoring is not None and len(scoring) else None, val)
+
+
+def run(config: RunConfig, root: Path, stages: Sequence[str] = STAGES) -> dict[str, list[Scores]]:
+    """Goes through the stages, skipping what is done.
+
+    Args:
+        config: all settings.
+        root: the run folder; a stopped run goes on where it was.
+        stages: which of `STAGES`.
+
+    Returns:
+        Scores of each variant; empty on processes other than the first.
+
+    Raises:
+        SFCError: bad data, settings, checkpoint, or a full disk; what was finished stays.
+    """
+    from sfc.training import make_fabric
+
+    # The hub client retries for most of a minute where there is no network; local files need no hub.
+    if not config.classify.network.pretrained or config.classify.network.weights:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    folder = RunFolder(root)
+    fabric = make_fabric(config.machine)
+    if fabric.is_global_zero:
+        _write_settings(config, folder)
+        data = read_data(config, folder)
+    fabric.barrier()
+    if not fabric.is_global_zero:
+        data = read_data(config, folder)
+    scores: dict[str, list[Scores]] = {}
+    for variant in variants(config, folder):
+        if "classify" in stages:
+            _classify(fabric, variant, data)
+        if "localize" in stages:
+            _localize(fabric, variant, data)
+        fabric.barrier()
+        if "evaluate" in stages and fabric.is_global_zero:
+            scores[variant.name] = _evaluate(variant, data)
+    if "report" in stages and fabric.is_global_zero:
+        _report(config, folder, data)
+    fabric.barrier()
+    return scores
+
+
+def _write_settings(config: RunConfig, folder: RunFolder) -> None:
+    from sfc.settings import write_config
+
+    write_config(folder.config, config)
+    write_json(folder.manifest, {"command": sys.argv, "versions": versions(), "settings": asdict(config)})
+
+
+def _classify(fabric: Fabric, variant: Variant, data: Data) -> None:
+    from sfc.classify.train import train_classifier
+
+    train_classifier(fabric, variant.config, data.train, data.scoring, variant.folder.classify)
+
+
+def _localize(fabric: Fabric, variant: Variant, data: Data) -> None:
+    from sfc.classify.train import load_classifier
+    from sfc.localize.stage import file_hash, localize
+
+    config = variant.config
+    net, _ = load_classifier(config.classify, data.train.classes, variant.folder.classify)
+    weights = file_hash(variant.folder.classify / "checkpoint.pt")
+    for split, dataset in data.splits():
+        title = f"{config.name}: CAMs of {split}"
+        store = variant.folder.cams(split)
+        localize(fabric, net, dataset, store, config.localize, config.machine, weights, title)
