@@ -72,7 +72,7 @@ def draw_shape(rng: np.random.Generator, rank: int, size: int) -> Shape:
     x, y = _rotated_grid(rng, size)
     body = _power_2_5(x / long) + _power_2_5(y / short) <= 1
     radius = max(4.5 * scale, 0.55 * short)
-    part = _part(member, x - 0.85 * long, y, radius)
+    part: np.ndarray | None = _part(member, x - 0.85 * long, y, radius)
     is_head = member == 0
     if is_head and rng.random() < _PART_MISSING:
         part = None
