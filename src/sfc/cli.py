@@ -12,7 +12,10 @@ from jsonargparse import ArgumentParser, Namespace
 from sfc.config import RunConfig
 from sfc.errors import SFCError
 from sfc.run_folder import RunFolder
-from sfc.settings import add_settings, settings_of
+from sfc.settings import add_settings, load_config, settings_of
+
+RECIPES = Path(__file__).parent / "configs"
+"""Recipes that come with the package."""
 
 STAGE_HELP = {
     "classify": "train the classifier of a run",
@@ -24,9 +27,10 @@ STAGE_HELP = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0 if it worked, 2 if the user can mend what went wrong, 130 if interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         parser, commands = _parser()
-        parsed = parser.parse_args(arguments)
+        parsed = parser.parse_args(with_saved_settings(arguments))
         name = parsed.command
         return commands[name](parsed[name])
     except SFCError as error:
@@ -39,6 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whatever read our output has enough; Python must not complain about it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def with_saved_settings(arguments: list[str]) -> list[str]:
+    """Puts a run folder's own settings first where a command names the folder but no recipe."""
+    if not arguments or arguments[0] not in ("run", *STAGE_HELP):
+        return arguments
+    if any(argument == "--config" or argument.startswith("--config=") for argument in arguments):
+        return arguments
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        folder = following if argument == "--run" else argument.removeprefix("--run=") if "--run=" in argument else ""
+        if folder and RunFolder(Path(folder)).config.is_file():
+            return [arguments[0], f"--config={RunFolder(Path(folder)).config}", *arguments[1:]]
+    return arguments
 
 
 def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
@@ -75,31 +92,35 @@ def _add_run_options(parser: ArgumentParser) -> None:
     )
 
 
-def _run_folder(parsed: Namespace) -> Path:
-    if parsed.run:
-        return Path(parsed.run)
-    if parsed.config:
-        return Path("runs") / Path(str(parsed.config[-1])).stem
-    raise SFCError("name a recipe with --config FILE, or a run folder with --run FOLDER")
-
-
 def _settings(parser: ArgumentParser, parsed: Namespace) -> tuple[RunConfig, Path]:
-    """The settings and the run folder; a run that exists brings its own settings along."""
-    folder = _run_folder(parsed)
-    saved = RunFolder(folder).config
-    if not parsed.config and saved.exists():
-        arguments = [argument for argument in sys.argv[2:]]
-        parsed = parser.parse_args([f"--config={saved}", *arguments])
-    return settings_of(parser, parsed), folder
+    """The settings and the run folder."""
+    if parsed.run:
+        return settings_of(parser, parsed), Path(parsed.run)
+    if parsed.config:
+        return settings_of(parser, parsed), Path("runs") / Path(str(parsed.config[-1])).stem
+    raise SFCError("name a recipe with --config FILE, or a run folder with --run FOLDER")
 
 
 def _run(parser: ArgumentParser, parsed: Namespace) -> int:
     from sfc.pipeline import run
 
-    return _print_scores(run(*_settings(parser, parsed)))
+    config, folder = _settings(parser, parsed)
+    return _print_run(run(config, folder), folder)
 
 
 def _stage(stage: str, parser: ArgumentParser, parsed: Namespace) -> int:
     from sfc.pipeline import run
 
-    return _print_scores(run(*_settings(parser, parsed), stages=(stage,)))
+    config, folder = _settings(parser, parsed)
+    return _print_run(run(config, folder, stages=(stage,)), folder)
+
+
+def _demo(_: ArgumentParser, parsed: Namespace) -> int:
+    from sfc.pipeline import run
+
+    config = load_config(
+        [RECIPES / "synthetic.yaml"],
+        [f"--data.synthetic_seed={parsed.seed}", f"--classify.training.seed={parsed.seed}"],
+    )
+    folder = Path(parsed.run)
+    return _print_run(run(config, folder), folder)

@@ -13,7 +13,7 @@ from sfc.config import RunConfig, plain_cam
 from sfc.run_folder import RunFolder, VariantFolder, versions, write_json
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     from sfc.data.records import DataSet
     from sfc.evaluate import Scores

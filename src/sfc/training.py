@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -48,7 +48,7 @@ class Job:
     """What one training stage gives to `fit`.
 
     Args:
-        objective: module whose forward takes a batch's entries and `step` and returns scalar tensors by name; the one
+        objective: module whose forward takes a batch's entries and returns scalar tensors by name; the one
             named `total` is minimised.
         model: the part of it whose weights are saved and used later.
         samples: map-style data set with keys (epoch, index), each sample a dict of tensors and a pure function of its
@@ -76,7 +76,7 @@ def make_fabric(machine: MachineConfig) -> Fabric:
     Raises:
         ConfigError: the machine does not have what the settings ask for.
     """
-    from lightning.fabric.strategies import DDPStrategy
+    from lightning_fabric.strategies import DDPStrategy
 
     several = machine.devices * machine.nodes > 1
     if machine.threads:
@@ -247,7 +247,7 @@ class _Fit:
         if self.job.before_step is not None:
             batch = self.job.before_step(batch, step)
         optimiser.zero_grad(set_to_none=True)
-        losses: dict[str, Tensor] = objective(**batch, step=step)
+        losses: dict[str, Tensor] = objective(**batch)
         fabric.backward(losses["total"])
         if config.clip:
             fabric.clip_gradients(objective, optimiser, max_norm=config.clip, error_if_nonfinite=False)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from sfc.checkpoint import load_checkpoint, save_checkpoint
 from sfc.classify.inference import infer_cams

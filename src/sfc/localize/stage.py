@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from sfc.classify.inference import infer_cams
 from sfc.classify.network import SFCNetwork
