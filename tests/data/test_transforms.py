@@ -1,0 +1,109 @@
+"""Augmentation against a plain Pillow and NumPy pipeline that makes the same draws."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sfc.data.transforms import augment
+
+
+def plain_augment(
+    image: np.ndarray, generator: np.random.Generator, long_side: tuple[int, int] | None, crop: int, flip: bool
+) -> tuple[np.ndarray, list[int]]:
+    """The released code's steps one after the other: resize, mirror, place or cut."""
+    picture = Image.fromarray(image)
+    if long_side is not None:
+        target = int(generator.integers(long_side[0], long_side[1] + 1))
+        width, height = picture.size
+        if width < height:
+            shape = (max(1, round(width * target / height)), target)
+        else:
+            shape = (target, max(1, round(height * target / width)))
+        picture = picture.resize(shape, Image.Resampling.BICUBIC)
+    mirror = generator.random() < 0.5
+    pixels = np.asarray(picture)
+    container = np.zeros((crop, crop, 3), dtype=np.uint8)
+    corners, cuts = [], []
+    for length in pixels.shape[:2]:
+        free = crop - length
+        offset = int(generator.integers(0, abs(free) + 1))
+        corners.append(offset if free >= 0 else 0)
+        cuts.append(0 if free >= 0 else offset)
+    cut = pixels[cuts[0] : cuts[0] + crop, cuts[1] : cuts[1] + crop]
+    if mirror and flip:
+        cut = cut[:, ::-1]
+    (top, left), (height, width) = corners, cut.shape[:2]
+    container[top : top + height, left : left + width] = cut
+    return container, [top, left, top + height, left + width]
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    long_side=st.none() | st.tuples(st.integers(20, 40), st.integers(40, 90)),
+    crop=st.integers(1, 64),
+    flip=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_equals_the_plain_pipeline(
+    height: int, width: int, long_side: tuple[int, int] | None, crop: int, flip: bool, seed: int
+) -> None:
+    height = min(height, 2 * width)  # Taller ones are filtered in another order by recent versions of Pillow.
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    expected, corners = plain_augment(image, np.random.default_rng(seed), long_side, crop, flip)
+    cut, rectangle = augment(image, np.random.default_rng(seed), long_side, crop, flip)
+    assert cut.dtype == np.uint8
+    assert cut.transpose(2, 0, 1).flags["C_CONTIGUOUS"]
+    assert rectangle.dtype == np.int64
+    assert rectangle.tolist() == corners
+    np.testing.assert_array_equal(cut, expected)
+
+
+def test_settings_of_the_method() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (375, 500, 3), dtype=np.uint8)
+    for seed in range(8):
+        cut, rectangle = augment(image, np.random.default_rng(seed))
+        expected, corners = plain_augment(image, np.random.default_rng(seed), (320, 640), 512, True)
+        np.testing.assert_array_equal(cut, expected)
+        assert rectangle.tolist() == corners
+
+
+def test_draws_cover_their_ranges_evenly() -> None:
+    image = np.zeros((2, 3, 3), dtype=np.uint8)
+    image[:, 0] = 9
+    image[:, 1:] = 5
+    sides, tops, lefts, mirrored = Counter(), Counter(), Counter(), 0
+    for seed in range(600):
+        cut, (top, left, bottom, right) = augment(image, np.random.default_rng(seed), (3, 5), 6)
+        sides[int(right - left)] += 1
+        mirrored += int(cut[top, left, 0] < cut[top, right - 1, 0])
+        if right - left == 3:
+            tops[int(top)] += 1
+            lefts[int(left)] += 1
+            assert bottom - top == 2
+    assert set(sides) == {3, 4, 5}
+    assert min(sides.values()) > 150
+    assert set(tops) == {0, 1, 2, 3, 4}
+    assert set(lefts) == {0, 1, 2, 3}
+    assert 250 < mirrored < 350
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_flip_never_mirrors(seed: int) -> None:
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    cut, (top, left, bottom, right) = augment(image, np.random.default_rng(seed), None, 4, flip=False)
+    np.testing.assert_array_equal(cut[top:bottom, left:right], image)
+
+
+def test_a_needle_keeps_one_pixel() -> None:
+    image = np.full((500, 1, 3), 200, dtype=np.uint8)
+    cut, (top, left, bottom, right) = augment(image, np.random.default_rng(0), (32, 32), 40)
+    assert (bottom - top, right - left) == (32, 1)
+    assert (cut[top:bottom, left] == 200).all()
