@@ -124,3 +124,47 @@ def _demo(_: ArgumentParser, parsed: Namespace) -> int:
     )
     folder = Path(parsed.run)
     return _print_run(run(config, folder), folder)
+
+
+def _check(parser: ArgumentParser, parsed: Namespace) -> int:
+    from sfc.data.check import check_dataset, detect, print_report
+    from sfc.run_folder import write_json
+
+    data = settings_of(parser, parsed).data
+    if parsed.source:
+        data = detect(Path(parsed.source), data)
+    elif not parsed.config and data == RunConfig().data:
+        raise SFCError("name a data set: a folder, a table, or a recipe with --config")
+    report = check_dataset(data)
+    print_report(report)
+    if parsed.json:
+        write_json(Path(parsed.json), report.as_json())
+    return 2 if report.broken else 0
+
+
+def _add_prepare(parser: ArgumentParser) -> None:
+    parser.add_argument("dataset", choices=["voc", "coco"])
+    parser.add_argument("root", type=str, help="folder that gets the data set")
+    parser.add_argument(
+        "--archive", type=list[str], default=[], help="official archives: paths or URLs, as ['a.tar', 'b.zip']"
+    )
+    parser.add_argument("--checksum", type=dict[str, str], default={}, help="MD5 or SHA-256 of archives, by file name")
+    parser.add_argument("--download", choices=["", "2012", "2014", "2017"], default="", help="fetch that year's files")
+
+
+def _prepare(_: ArgumentParser, parsed: Namespace) -> int:
+    from sfc.data.prepare import prepare_coco, prepare_voc
+
+    root = Path(parsed.root)
+    if parsed.dataset == "voc":
+        if parsed.download not in ("", "2012"):
+            raise SFCError("--download for voc takes 2012 only")
+        prepared = prepare_voc(root, parsed.archive, parsed.checksum, bool(parsed.download))
+    else:
+        if parsed.download == "2012":
+            raise SFCError("--download for coco takes 2014 or 2017")
+        prepared = prepare_coco(root, parsed.archive, parsed.checksum, parsed.download)
+    for note in prepared.notes:
+        print(note)
+    print(f"data.root: {prepared.root}")
+    return 0

@@ -78,7 +78,9 @@ def read_data(config: RunConfig, run: RunFolder) -> Data:
         from sfc.data.synthetic import write_synthetic
 
         write_synthetic(run.synthetic_data, data.synthetic_seed, data.synthetic_images)
-        data = replace(data, root=str(run.synthetic_data), val=data.val or "val.csv")
+        data = replace(
+            data, root=str(run.synthetic_data), train_masks="train_with_masks.csv", classes="classes.txt", val=data.val or "val.csv"
+        )
     train = read_dataset(data, "train")
     scoring = read_training_masks(data)
     val = read_dataset(data, "val") if data.val else None
