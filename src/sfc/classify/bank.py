@@ -23,6 +23,7 @@ class ImageBank:
 
     def __init__(self, num_classes: int) -> None:
         self.slots: list[Sample | None] = [None] * num_classes
+        self.device = torch.device("cpu")
 
     def put(self, image: Tensor, label: Tensor, rectangle: Tensor) -> None:
         """Stores each image in the slot of every class that it shows; the last one of a batch stays.
@@ -37,35 +38,29 @@ class ImageBank:
         """
         if label.shape[1] != len(self.slots):
             raise ValueError(f"labels of {label.shape[1]} classes for a bank of {len(self.slots)}")
-        for class_index in range(len(self.slots)):
-            rows = label[:, class_index].nonzero()
-            if len(rows):
-                row = int(rows[-1])
-                self.slots[class_index] = (image[row], label[row], rectangle[row])
-        self._own()
-
-    def _own(self) -> None:
-        """Copies slots that are views of a whole batch, so that the batch can be freed; shared images stay shared."""
-        copies: dict[int, Sample] = {}
-        for index, slot in enumerate(self.slots):
-            if slot is not None and slot[0].untyped_storage().nbytes() > slot[0].nbytes:
-                key = slot[0].data_ptr()
-                if key not in copies:
-                    copies[key] = (slot[0].clone(), slot[1].clone(), slot[2].clone())
-                self.slots[index] = copies[key]
+        self.device = image.device
+        # Rows come in order, so the last one of a class stays.
+        row_of = {class_index: row for row, class_index in label.nonzero().tolist()}
+        # Copies, so that the batch can be freed; classes of one image share its copy.
+        copies = {row: (image[row].clone(), label[row].clone(), rectangle[row].clone()) for row in set(row_of.values())}
+        for class_index, row in row_of.items():
+            self.slots[class_index] = copies[row]
 
     def draw(self, count: int, generator: np.random.Generator) -> Sample | None:
         """Draws filled slots uniformly, with replacement.
 
         Returns:
-            image [count, 3, H, W], label [count, C], rectangle [count, 4]; None while the bank is empty or for
-            `count` 0.
+            image [count, 3, H, W], label [count, C], rectangle [count, 4], on the device of the last `put`; None while
+            the bank is empty or for `count` 0.
         """
         filled = [slot for slot in self.slots if slot is not None]
         if not filled or count == 0:
             return None
         chosen = [filled[i] for i in generator.integers(len(filled), size=count)]
-        image, label, rectangle = (torch.stack(parts) for parts in zip(*chosen, strict=True))
+        # Slots of a resumed run lie on the CPU until they are replaced.
+        image, label, rectangle = (
+            torch.stack([part.to(self.device) for part in parts]) for parts in zip(*chosen, strict=True)
+        )
         return image, label, rectangle
 
     def state_dict(self) -> dict[str, Any]:
