@@ -1,37 +1,110 @@
-"""Which reader reads a data set."""
+"""From the settings to a data set: which reader reads which files."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from sfc.config import DataConfig
 from sfc.data.records import DataSet
 from sfc.data.table import read_table
+from sfc.errors import ConfigError, DataError
+
+Split = Literal["train", "val"]
+
+_SYNTHETIC_FILES = {
+    "train": "train.csv",
+    "val": "val.csv",
+    "train_masks": "train_with_masks.csv",
+    "classes": "classes.txt",
+}
 
 
-def read_dataset(config: DataConfig, split: Literal["train", "val"]) -> DataSet:
+def read_dataset(config: DataConfig, split: Split) -> DataSet:
     """Reads a split with the reader that `data.format` names.
+
+    Cheap faults are found here: missing files, unknown labels, ids that are there twice. Pixels are not looked at.
 
     Raises:
         DataError: a file of the data set is missing or wrong.
         ConfigError: a setting does not fit the format.
     """
-    if config.format in ("table", "synthetic"):
+    config = _resolved(config)
+    if split == "val" and not config.val:
+        raise ConfigError("data.val is empty; name a validation split")
+    if config.format == "table":
         return read_table(config, split)
-    raise NotImplementedError(config.format)
+    if config.format == "voc":
+        from sfc.data.voc import read_voc  # noqa: PLC0415 - one reader is enough
+
+        return read_voc(config, split)
+    if config.format == "coco":
+        from sfc.data.coco import read_coco  # noqa: PLC0415
+
+        return read_coco(config, split)
+    from sfc.data.folders import read_folders  # noqa: PLC0415
+
+    return read_folders(config, split)
 
 
-def read_training_masks(config: DataConfig) -> DataSet | None:
-    """The training split with masks, which only scores may look at; None where there is none."""
-    if config.format == "synthetic" or config.train_masks:
-        return read_table(config, "train", masks=True)
-    return None
+def read_training_masks(config: DataConfig, train: DataSet | None = None) -> DataSet | None:
+    """The training images that have masks, which only scores may look at; None where no image has one.
+
+    `data.train_masks` names a table (table) or a split (voc, coco: `train` for a training on `trainaug`); where it is
+    empty, the training split's own masks are taken. With `data.limit`, only images of the limited training split count.
+
+    Args:
+        config: the data set.
+        train: the training split, if it was read before.
+
+    Raises:
+        DataError: as `read_dataset`; a mask's image is not in the training split; its classes are others.
+    """
+    config = _resolved(config)
+    train = train or read_dataset(config, "train")
+    if not config.train_masks:
+        scoring = train.with_masks()
+        return scoring if len(scoring) else None
+    if config.format == "table":
+        scoring = read_table(replace(config, limit=0), "train", masks=True)
+    else:
+        scoring = read_dataset(replace(config, train=config.train_masks, limit=0), "train")
+    known = {record.id for record in train.records}
+    if config.limit:
+        scoring = replace(scoring, records=tuple(record for record in scoring.records if record.id in known))
+    stranger = next((record.id for record in scoring.records if record.id not in known), None)
+    if stranger is not None:
+        raise DataError(config.train_masks, f"lists '{stranger}', which is not among the training images")
+    if scoring.classes != train.classes:
+        raise DataError(config.train_masks, "has other classes than the training split")
+    scoring = scoring.with_masks()
+    return scoring if len(scoring) else None
 
 
 def input_hash(dataset: DataSet) -> str:
-    """sha256 over ids, labels and file sizes: changes when the images or labels of a data set do."""
+    """SHA-256 over ids, labels and image file sizes: tells whether a run goes on with the data it began with.
+
+    Raises:
+        DataError: an image is gone.
+    """
     digest = hashlib.sha256()
     for record in dataset.records:
-        digest.update(f"{record.id}\t{record.labels}\t{record.image.stat().st_size}\n".encode())
+        try:
+            size = record.image.stat().st_size
+        except OSError as error:
+            raise DataError(record.image, f"cannot be read ({error.strerror})") from error
+        digest.update(f"{record.id}\0{record.labels}\0{size}\n".encode())
     return digest.hexdigest()
+
+
+def _resolved(config: DataConfig) -> DataConfig:
+    """Settings that a reader understands; the synthetic set is a table with known file names."""
+    if not Path(config.root).is_dir():
+        raise DataError(config.root, "there is no such folder (data.root)")
+    if config.limit < 0:
+        raise ConfigError(f"data.limit is {config.limit}; it is a number of images, 0 for all")
+    if config.format == "synthetic":
+        return replace(config, format="table", **_SYNTHETIC_FILES)  # type: ignore[arg-type]
+    return config

@@ -1,145 +1,175 @@
-"""The table reader: one row an image; CSV, TSV or JSON lines."""
+"""The table reader: one image a row, as CSV, TSV or JSON lines."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from sfc.config import DataConfig
+from sfc.data.class_list import check_classes, read_class_file
 from sfc.data.images import PngMask
+from sfc.data.listing import Listing, record_id
 from sfc.data.records import DataSet, Record
 from sfc.errors import ConfigError, DataError
 
-BACKGROUND = "background"
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+_JSON_LINES = (".jsonl", ".ndjson")
+
+TABLE_SUFFIXES = (*_DELIMITERS, *_JSON_LINES)
 
 
 def read_table(config: DataConfig, split: Literal["train", "val"], masks: bool = False) -> DataSet:
-    """Reads a split of a table data set.
+    """Reads one split of a table data set.
 
-    Columns (or JSON keys): `image`, a path below `data.root`; `labels`, names joined by `data.label_separator` (or a
-    JSON list), empty for a negative; `mask`, optional. Ids are the paths without suffix.
+    Columns, or keys of each JSON object: `image`, a path from `data.root`; `labels`, joined by `data.label_separator`
+    (in JSON also a list), empty for a negative; `mask`, optional, a PNG from `data.root`. Other columns are ignored.
+    Ids are image paths without suffix, so `a.jpg` and `a.png` cannot lie in one folder. Classes come from the class
+    file or are the sorted labels of the training table.
 
     Args:
         config: where the tables lie.
-        split: which one.
-        masks: read `data.train_masks` instead of `data.train`.
+        split: which one to read.
+        masks: read `data.train_masks` in place of `data.train`.
 
     Raises:
-        DataError: a table or an image is missing, a row lacks an image, a label is not in the class list, or two rows
-            have the same id; names the table and the line.
-        ConfigError: the table's suffix is unknown.
+        DataError: a table, image or mask is missing; the table is damaged or empty; a row names no image, an unknown
+            label, or an id that was there before. Names the file and the line.
+        ConfigError: the table's suffix is unknown, or the label separator is empty.
     """
     root = Path(config.root)
-    name = config.val if split == "val" else config.train_masks if masks else config.train
-    path = root / name
-    rows = [(line, row, _labels(row.get("labels"), config.label_separator)) for line, row in _rows(path)]
-    classes = read_classes(config)
-    index = {label: position for position, label in enumerate(classes)}
-    present = _ImageFiles(root)
-    lines: dict[str, int] = {}
-    records = []
-    for line, row, labels in rows[: config.limit or None]:
-        where = f"{path}, line {line}"
-        image = str(row.get("image") or "").strip()
-        if not image:
-            raise DataError(where, "no image is named")
-        unknown = [label for label in labels if label not in index]
+    path = root / (config.val if split == "val" else config.train_masks if masks else config.train)
+    rows = _read_rows(path, config.label_separator)
+    if not rows:
+        raise DataError(path, "has no images")
+    builder = _Builder(root, read_table_classes(config, None if masks or split == "val" else rows))
+    records = tuple(builder.record(row) for row in rows[: config.limit or None])
+    return DataSet(root.resolve().name, split, builder.classes, records)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row; `place` names its file and line."""
+
+    place: str
+    image: str
+    labels: tuple[str, ...]
+    mask: str
+
+
+class _Builder:
+    """Rows to records, with what must hold over all of them."""
+
+    def __init__(self, root: Path, classes: tuple[str, ...]) -> None:
+        self.root, self.classes = root, classes
+        self.index = {name: position for position, name in enumerate(classes)}
+        self.files = Listing()
+        self.places: dict[str, tuple[str, str]] = {}
+
+    def record(self, row: _Row) -> Record:
+        image = self._file(row, row.image, "image")
+        identity = record_id(self.root, self.root / row.image)
+        if identity in self.places:
+            place, other = self.places[identity]
+            same = "is there already" if row.image == other else f"has the same path without suffix as '{other}'"
+            raise DataError(row.place, f"the image '{row.image}' {same} ({place})")
+        self.places[identity] = (row.place, row.image)
+        unknown = [label for label in row.labels if label not in self.index]
         if unknown:
-            raise DataError(where, f"label '{unknown[0]}' is not in the class list")
-        identity = str(PurePosixPath(image.replace("\\", "/")).with_suffix(""))
-        if identity in lines:
-            raise DataError(where, f"'{identity}' is already in line {lines[identity]}")
-        lines[identity] = line
-        if not present.has(image):
-            raise DataError(root / image, f"no such image ({where})")
-        mask = str(row.get("mask") or "").strip()
-        source = PngMask(root / mask, len(classes), root / image) if mask else None
-        records.append(Record(identity, root / image, tuple(sorted({index[label] for label in labels})), source))
-    return DataSet(root.resolve().name, split, classes, tuple(records))
+            raise DataError(row.place, f"the label '{unknown[0]}' is not in the class list")
+        mask = PngMask(self._file(row, row.mask, "mask"), len(self.classes), image) if row.mask else None
+        return Record(identity, image, tuple(sorted({self.index[label] for label in row.labels})), mask)
+
+    def _file(self, row: _Row, name: str, kind: str) -> Path:
+        found = self.files.find(self.root / name)
+        if found is None:
+            raise DataError(self.root / name, f"there is no such {kind} ({row.place})")
+        return found
 
 
-def read_classes(config: DataConfig) -> tuple[str, ...]:
-    """The foreground class names: the class file's lines, or the sorted labels of the training table.
+def read_table_classes(config: DataConfig, rows: list[_Row] | None = None) -> tuple[str, ...]:
+    """The class file's names, or the sorted labels of the training table.
+
+    Args:
+        config: where the class file and the table lie.
+        rows: the training table, if it was read before.
 
     Raises:
-        DataError: the file is missing, empty, or names a class twice.
+        DataError: no class is named, or one that cannot be; see `check_classes`.
     """
     root = Path(config.root)
     if config.classes:
-        path = root / config.classes
-        try:
-            names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(path, "the class list cannot be read") from error
-        names = [name for name in names if name]
-        names = names[1:] if names and names[0] == BACKGROUND else names
-    else:
-        path = root / config.train
-        names = sorted({n for _, row in _rows(path) for n in _labels(row.get("labels"), config.label_separator)})
-    if not names:
-        raise DataError(path, "no class is named")
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated is not None:
-        raise DataError(path, f"class '{repeated}' is named twice")
-    if len(names) > 254:
-        raise DataError(path, f"{len(names)} classes; masks of 8 bits hold at most 254")
-    return tuple(names)
+        return read_class_file(root / config.classes)
+    if rows is None:
+        rows = _read_rows(root / config.train, config.label_separator)
+    return check_classes(sorted({label for row in rows for label in row.labels}), root / config.train)
 
 
-def _labels(value: Any, separator: str) -> list[str]:
-    parts: Sequence[Any] = value if isinstance(value, list) else str(value or "").split(separator)
-    return [str(part).strip() for part in parts if str(part).strip()]
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number (from 1) and columns of every row."""
+def _read_rows(path: Path, separator: str) -> list[_Row]:
+    if not separator:
+        raise ConfigError("data.label_separator is empty; name what stands between two labels, such as ';'")
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        raise ConfigError(f"{path}: a table's name ends in {', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]}")
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(path, "no such table" if not path.exists() else "the table cannot be read") from error
-    except UnicodeDecodeError as error:
-        raise DataError(path, "the table is not UTF-8 text") from error
-    if path.suffix in _JSON_SUFFIXES:
-        yield from _json_rows(path, text)
-    elif path.suffix in _DELIMITERS:
-        reader = csv.DictReader(text.splitlines(), delimiter=_DELIMITERS[path.suffix])
-        missing = {"image", "labels"} - set(reader.fieldnames or ())
-        if missing:
-            raise DataError(path, f"the first line must name the columns image and labels, not {reader.fieldnames}")
-        for row in reader:
-            yield reader.line_num, row
-    else:
-        raise ConfigError(f"{path}: a table ends in .csv, .tsv, .jsonl, .ndjson or .json")
+    except FileNotFoundError as error:
+        raise DataError(path, "there is no such table") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise DataError(path, f"the table cannot be read ({reason})") from error
+    delimiter = _DELIMITERS.get(path.suffix.lower())
+    items = _json_lines(path, text) if delimiter is None else _delimited(path, text, delimiter)
+    return [_row(place, item, separator) for place, item in items]
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, content in enumerate(text.splitlines(), start=1):
-        if not content.strip():
+def _row(place: str, item: dict[str, Any], separator: str) -> _Row:
+    image, labels, mask = item["image"], item["labels"], item.get("mask") or ""
+    if not isinstance(image, str) or not image.strip():
+        raise DataError(place, "names no image")
+    if labels is None or isinstance(labels, str):
+        labels = (labels or "").split(separator)
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise DataError(place, f"labels are a list of names, or names joined by '{separator}', not {labels!r}")
+    if not isinstance(mask, str):
+        raise DataError(place, f"a mask is a file name, not {mask!r}")
+    names = tuple(label.strip() for label in labels)
+    return _Row(place, image.strip(), tuple(name for name in names if name), mask.strip())
+
+
+def _delimited(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] = []
+    try:
+        for cells in reader:
+            place = f"{path}, line {reader.line_num}"
+            if not any(cell.strip() for cell in cells):
+                continue
+            if not header:
+                header = [cell.strip().lower() for cell in cells]
+                if not {"image", "labels"} <= set(header):
+                    raise DataError(place, "the first line must name the columns, image and labels among them")
+                continue
+            if len(cells) != len(header):
+                hint = "; quote cells that hold a comma" if delimiter == "," else ""
+                raise DataError(place, f"has {len(cells)} cells where the first line has {len(header)}{hint}")
+            yield place, dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}", f"is damaged ({error})") from error
+
+
+def _json_lines(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
             continue
+        place = f"{path}, line {number}"
         try:
-            row = json.loads(content)
+            item = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {line}", "not JSON; each line must hold one object") from error
-        if not isinstance(row, dict) or "image" not in row:
-            raise DataError(f"{path}, line {line}", "not an object with the key image")
-        yield line, row
-
-
-class _ImageFiles:
-    """Which files exist, from one listing a folder instead of one look-up a file."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.folders: dict[Path, frozenset[str]] = {}
-
-    def has(self, relative: str) -> bool:
-        path = self.root / relative
-        if path.parent not in self.folders:
-            files = (entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else ()
-            self.folders[path.parent] = frozenset(files)
-        return path.name in self.folders[path.parent]
+            raise DataError(place, f"is not JSON ({error.msg})") from error
+        if not isinstance(item, dict) or not {"image", "labels"} <= item.keys():
+            raise DataError(place, "is not an object with the keys image and labels")
+        yield place, item

@@ -1,0 +1,88 @@
+"""The folder reader: one sub-folder a class, for photographs that show one class each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from sfc.config import DataConfig
+from sfc.data.class_list import BACKGROUND, check_classes, read_class_file
+from sfc.data.listing import record_id
+from sfc.data.records import DataSet, Record
+from sfc.errors import ConfigError, DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jp2", ".avif")
+"""What counts as an image; other files are passed over."""
+
+
+def read_folders(config: DataConfig, split: Literal["train", "val"]) -> DataSet:
+    """Reads the folder that `data.train` or `data.val` names: each sub-folder is a class, `background` holds negatives.
+
+    Images may lie deeper inside a class folder. Ids are paths from the split's folder without suffix; they begin with
+    the class, so one file name in two class folders is two images with one label each (images that show several
+    classes need a table). Hidden files and files of other kinds are passed over. Classes come from the class file or
+    are the sorted sub-folders of the training folder; a class whose folder is missing or empty has no images.
+
+    Raises:
+        DataError: a folder is missing or holds no images; an image lies outside the class folders; a folder is no
+            class; two images of a folder differ in their suffix only.
+        ConfigError: the split has no name.
+    """
+    root = Path(config.root)
+    name = config.train if split == "train" else config.val
+    if not name:
+        raise ConfigError(f"data.{split} is empty; name the folder of the split, '.' for data.root itself")
+    classes = _classes(config, root)
+    folder = root / name
+    records: dict[str, Record] = {}
+    for image in _images(folder):
+        record = _record(folder, image, classes)
+        if record.id in records:
+            raise DataError(image, f"has the same path without suffix as '{records[record.id].image.name}'")
+        records[record.id] = record
+    if not records:
+        raise DataError(folder, "has no images")
+    return DataSet(root.resolve().name, split, classes, tuple(records.values())[: config.limit or None])
+
+
+def _record(folder: Path, image: Path, classes: tuple[str, ...]) -> Record:
+    label, *rest = image.relative_to(folder).parts
+    if not rest:
+        raise DataError(image, f"lies in no class folder; negatives belong into a folder named {BACKGROUND}")
+    if label != BACKGROUND and label not in classes:
+        raise DataError(folder / label, "the folder's name is not in the class list")
+    labels = () if label == BACKGROUND else (classes.index(label),)
+    return Record(record_id(folder, image), image, labels)
+
+
+def _classes(config: DataConfig, root: Path) -> tuple[str, ...]:
+    if config.classes:
+        return read_class_file(root / config.classes)
+    folder = root / config.train
+    _, names, _ = next(_walk(folder))
+    return check_classes([name for name in names if name != BACKGROUND], folder)
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    for place, _, names in _walk(folder):
+        for name in names:
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                yield Path(place) / name
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`os.walk` in sorted order, without hidden files and folders.
+
+    Raises:
+        DataError: a folder is missing or cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        missing = isinstance(error, FileNotFoundError)
+        raise DataError(error.filename, "there is no such folder" if missing else f"cannot be read ({error.strerror})")
+
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield place, list(folders), sorted(name for name in names if not name.startswith("."))
