@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,18 @@ from sfc.errors import CheckpointError
 from sfc.run_folder import atomic_write
 
 FORMAT = 1
+_DAMAGED = (
+    RuntimeError,
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
+"""What torch.load raises for files cut short or changed anywhere (found by trying)."""
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -28,18 +41,33 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
             raise OSError(0, str(error).splitlines()[0]) from error
 
 
+def read_tensors(path: Path, advice: str = "") -> Any:
+    """What `torch.save` wrote, to the CPU; runs no code that the file may hold.
+
+    Args:
+        path: the file.
+        advice: end of the sentence about a damaged file.
+
+    Raises:
+        CheckpointError: missing, unreadable, damaged, or with more in it than tensors and plain values.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except _DAMAGED as error:
+        raise CheckpointError(f"{path}: the checkpoint is damaged, or more than tensors and plain values{advice}") from error
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Reads what `save_checkpoint` wrote, to the CPU.
 
     Raises:
         CheckpointError: missing, damaged, or written by another program.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: the checkpoint is damaged; delete it to train again") from error
+    content = read_tensors(path, "; delete it to train again")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this version of sfc")
     return content

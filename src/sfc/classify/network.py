@@ -192,13 +192,17 @@ class SFCNetwork(nn.Module):
         Raises:
             CheckpointError: not such a checkpoint, or a damaged file.
         """
-        from sfc.classify.official import official_state, read_checkpoint
+        from sfc.classify.official import official_state
 
-        state = read_checkpoint(checkpoint)
-        mapped = official_state(state)
-        net = cls("resnet50", num_classes=mapped["classifier.weight"].shape[0])
-        missing, unexpected = net.load_state_dict(mapped, strict=False)
+        state = official_state(checkpoint)
+        where = "" if isinstance(checkpoint, dict) else f"{checkpoint}: "
+        net = cls("resnet50", num_classes=state["classifier.weight"].shape[0])
+        try:
+            missing, unexpected = net.load_state_dict(state, strict=False)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise CheckpointError(f"{where}not an SFC checkpoint: {reason}") from error
         missing = [name for name in missing if not name.endswith("num_batches_tracked")]
         if missing or unexpected:
-            raise CheckpointError(f"not an SFC checkpoint: {(missing + unexpected)[0]} does not fit")
+            raise CheckpointError(f"{where}not an SFC checkpoint: {(missing + unexpected)[0]} does not fit")
         return net.eval()

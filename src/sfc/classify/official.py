@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from sfc.checkpoint import read_tensors
 from sfc.errors import CheckpointError
 
 _HEADS = {
@@ -21,37 +20,30 @@ _HEADS = {
 }
 
 
-def read_checkpoint(checkpoint: str | Path | dict[str, Any]) -> dict[str, Tensor]:
-    """The state dict in a released checkpoint: a file or a loaded dict, alone or under `net`.
+def official_state(checkpoint: str | Path | dict[str, Any]) -> dict[str, Tensor]:
+    """The state dict of a released checkpoint under the names of `SFCNetwork`.
+
+    The released modules register most tensors several times; the canonical names are used and the copies left out.
+
+    Args:
+        checkpoint: a file, or what loading it gave: a state dict, alone or under `net`.
 
     Raises:
-        CheckpointError: missing, damaged, or not a state dict.
+        CheckpointError: missing, damaged, or without the tensors of an SFC network.
     """
-    if not isinstance(checkpoint, dict):
-        path = Path(checkpoint)
-        if not path.is_file():
-            raise CheckpointError(f"{path}: no such file")
-        try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
-            raise CheckpointError(f"{path}: damaged, or not a checkpoint that can be loaded safely") from error
-    state = checkpoint.get("net", checkpoint) if isinstance(checkpoint, dict) else None
+    if isinstance(checkpoint, dict):
+        where, content = "", checkpoint
+    else:
+        where, content = f"{checkpoint}: ", read_tensors(Path(checkpoint))
+    state = content.get("net", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError("not an SFC checkpoint: no state dict in it")
+        raise CheckpointError(f"{where}not an SFC checkpoint: no state dict in it")
     # DataParallel, which the released training uses, puts `module.` before every name.
-    return {name.removeprefix("module."): value for name, value in state.items()}
-
-
-def official_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the canonical entries of a released state dict; other copies of the same tensors are left out.
-
-    Raises:
-        CheckpointError: a head is missing.
-    """
+    state = {name.removeprefix("module."): value for name, value in state.items()}
     mapped = {}
     for theirs, ours in _HEADS.items():
-        if theirs not in state:
-            raise CheckpointError(f"not an SFC checkpoint: it has no {theirs}")
+        if theirs not in state or state[theirs].ndim != 4:
+            raise CheckpointError(f"{where}not an SFC checkpoint: it has no {theirs}")
         mapped[ours] = state[theirs]
     for name, value in state.items():
         if name.startswith("resnet50.") and not name.startswith("resnet50.fc."):
