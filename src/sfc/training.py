@@ -251,7 +251,9 @@ class _Fit:
         fabric.backward(losses["total"])
         if config.clip:
             fabric.clip_gradients(objective, optimiser, max_norm=config.clip, error_if_nonfinite=False)
-        values = {name: float(value.detach()) for name, value in losses.items()}
+        stacked = torch.stack([value.detach().float() for value in losses.values()])
+        # The mean over processes is what one process with the whole batch would have seen.
+        values = dict(zip(losses, fabric.all_reduce(stacked, reduce_op="mean").tolist(), strict=True))
         if not math.isfinite(values["total"]):
             raise SFCError(
                 f"the loss is {values['total']} at step {step}: lower training.learning_rate or set training.clip; "

@@ -18,7 +18,7 @@ from sfc.checkpoint import load_checkpoint
 from sfc.classify.bank import ImageBank
 from sfc.classify.cam import rectangle_mask, valid_mask
 from sfc.classify.distribution import VOC_RELEASED_FACTOR, distribution_coefficient, expected_resampling
-from sfc.classify.loss import MSDWLoss
+from sfc.classify.loss import Losses, MSDWLoss
 from sfc.classify.network import SFCNetwork
 from sfc.classify.observers import BEST, GroundTruthSelection, Pictures
 from sfc.config import ClassifyConfig, NetworkConfig, RunConfig
@@ -77,10 +77,11 @@ class SFCObjective(nn.Module):
             size = (image.shape[2] // 2, image.shape[3] // 2)
             small = F.interpolate(image, size=size, mode="bilinear", align_corners=True)
             half = self._pass(small, label, rectangle, False, consistency)
-        if not consistency:
+        if consistency:
+            losses = self.loss(full, half, label)
+        else:
             classification = self.loss.classification(full, half, label)
-            return {"classification": classification, "total": classification}
-        losses = self.loss(full, half, label)
+            losses = Losses(classification, torch.zeros_like(classification), torch.zeros_like(classification))
         return {
             "classification": losses.classification,
             "prototype": losses.prototype,

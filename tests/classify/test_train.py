@@ -1,0 +1,276 @@
+"""The classifier stage: what it trains, resumes, refuses; two processes against one; precision and layout options."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sfc.checkpoint import load_checkpoint
+from sfc.classify.train import coefficient, load_classifier, train_classifier
+from sfc.config import (
+    BankConfig,
+    ClassifyConfig,
+    InputConfig,
+    LossConfig,
+    MachineConfig,
+    NetworkConfig,
+    RunConfig,
+    TrainingConfig,
+    plain_cam,
+)
+from sfc.data.images import PngMask
+from sfc.data.records import DataSet, Record
+from sfc.errors import CheckpointError, ConfigError
+from sfc.training import make_fabric
+
+CONFIG = RunConfig(
+    classify=ClassifyConfig(
+        network=NetworkConfig(
+            backbone="compact",
+            pretrained=False,
+            frozen_norm=False,
+            trained_from=0,
+            side_channels=(8, 8, 8, 8),
+            centre_features=True,
+        ),
+        input=InputConfig(long_side=(40, 56), crop=48, batch_sizes=(40, 48)),
+        training=TrainingConfig(
+            optimiser="adamw", learning_rate=2e-3, head_factor=1, batch=4, epochs=3, seed=5, checkpoint_every=3
+        ),
+    ),
+    machine=MachineConfig(accelerator="cpu", workers=0, threads=1),
+)
+CLASSES = ("red", "green", "blue")
+
+
+def squares(folder: Path, count: int = 16) -> DataSet:
+    """Photographs of one or two coloured squares, with masks; every seventh is a negative."""
+    folder.mkdir(parents=True, exist_ok=True)
+    records = []
+    for index in range(count):
+        random = np.random.default_rng(index)
+        image = random.integers(90, 130, (48, 48, 3), dtype=np.uint8)
+        mask = np.zeros((48, 48), dtype=np.uint8)
+        labels = () if index % 7 == 6 else tuple(sorted({index % 3, int(random.integers(3))}))
+        for label in labels:
+            y, x = random.integers(0, 28, 2)
+            image[y : y + 20, x : x + 20] = 30
+            image[y : y + 20, x : x + 20, label] = 220
+            mask[y : y + 20, x : x + 20] = label + 1
+        shown = tuple(label for label in labels if (mask == label + 1).any())
+        Image.fromarray(image).save(folder / f"{index}.png")
+        Image.fromarray(mask).save(folder / f"{index}_mask.png")
+        source = PngMask(folder / f"{index}_mask.png", 3, folder / f"{index}.png")
+        records.append(Record(str(index), folder / f"{index}.png", shown, source))
+    return DataSet("squares", "train", CLASSES, tuple(records))
+
+
+def train(folder: Path, config: RunConfig = CONFIG, data: DataSet | None = None) -> dict:
+    data = data or squares(folder.parent / "images")
+    train_classifier(make_fabric(config.machine), config, data, data, folder)
+    return load_checkpoint(folder / "checkpoint.pt")
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def with_training(config: RunConfig, **options: object) -> RunConfig:
+    classify = config.classify
+    return replace(config, classify=replace(classify, training=replace(classify.training, **options)))
+
+
+def same_weights(a: dict, b: dict) -> bool:
+    return all(torch.equal(a["model"][name], b["model"][name]) for name in a["model"])
+
+
+def test_all_terms_act_from_the_first_step_and_the_bank_is_in_the_checkpoint(tmp_path: Path) -> None:
+    saved = train(tmp_path / "run")
+    for row in rows(tmp_path / "run"):
+        parts = [float(row[name]) for name in ("classification", "prototype", "scale")]
+        assert min(parts) > 0
+        assert float(row["total"]) == pytest.approx(sum(parts), rel=1e-4)
+    slots = saved["states"]["bank"]["slots"]
+    assert [bool(label[index]) for index, (_, label, _) in enumerate(slots)] == [True] * 3
+
+
+def test_plain_cam_trains_the_classification_alone(tmp_path: Path) -> None:
+    config = plain_cam(CONFIG)
+    saved = train(tmp_path / "run", config)
+    assert all(float(row["prototype"]) == float(row["scale"]) == 0 for row in rows(tmp_path / "run"))
+    torch.manual_seed(config.classify.training.seed)
+    from sfc.classify.train import build_network
+
+    untrained = build_network(config.classify.network, 3).state_dict()
+    moved = [name for name, value in untrained.items() if not torch.equal(value, saved["model"][name])]
+    assert any(name.startswith("backbone") for name in moved)
+    assert "classifier.weight" in moved
+    assert not any(name.startswith("side") for name in moved)
+    assert saved["states"]["bank"]["slots"] == [None] * 3
+
+
+def test_terms_start_late_when_asked_to(tmp_path: Path) -> None:
+    classify = replace(CONFIG.classify, loss=LossConfig(start=0.5))
+    train(tmp_path / "run", replace(CONFIG, classify=classify))
+    active = [float(row["prototype"]) > 0 for row in rows(tmp_path / "run")]
+    assert active == [False] * 6 + [True] * 6
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_killed_between_checkpoints_and_resumed_is_bit_identical(tmp_path: Path, threads: int) -> None:
+    config = replace(CONFIG, machine=replace(CONFIG.machine, threads=threads, workers=1))
+    data = squares(tmp_path / "images")
+    whole = train(tmp_path / "whole", config, data)
+
+    broken = tmp_path / "images" / "3.png"
+    content = broken.read_bytes()
+    from sfc.data.transforms import augment as real
+
+    calls = 0
+
+    def failing(*arguments: object, **options: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls > 20:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sfc.data.training_set.augment", failing)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "parts", replace(config, machine=replace(config.machine, workers=0)), data)
+    assert load_checkpoint(tmp_path / "parts" / "checkpoint.pt")["step"] == 3
+    assert broken.read_bytes() == content
+    assert same_weights(train(tmp_path / "parts", config, data), whole)
+
+
+def test_bank_draws_change_what_is_trained_on(tmp_path: Path) -> None:
+    data = squares(tmp_path / "images")
+    off = replace(CONFIG, classify=replace(CONFIG.classify, bank=BankConfig(draws=0)))
+    assert not same_weights(train(tmp_path / "on", CONFIG, data), train(tmp_path / "off", off, data))
+
+
+def test_selection_by_ground_truth_is_labelled(tmp_path: Path) -> None:
+    data = squares(tmp_path / "images")
+    config = with_training(CONFIG, select="ground_truth", epochs=2)
+    train(tmp_path / "run", config, data)
+    net, choice = load_classifier(config.classify, CLASSES, tmp_path / "run")
+    assert "GROUND-TRUTH MASKS of 16 training images" in choice
+    best = load_checkpoint(tmp_path / "run" / "best.pt")
+    assert torch.equal(net.classifier.weight, best["model"]["classifier.weight"])
+
+
+def test_selection_by_ground_truth_needs_masks(tmp_path: Path) -> None:
+    data = squares(tmp_path / "images")
+    without = replace(data, records=tuple(replace(record, mask=None) for record in data.records))
+    with pytest.raises(ConfigError, match="needs training images with masks"):
+        train(tmp_path / "run", with_training(CONFIG, select="ground_truth"), without)
+
+
+def test_pictures_at_intervals(tmp_path: Path) -> None:
+    train(tmp_path / "run", with_training(CONFIG, picture_every=2))
+    (picture,) = (tmp_path / "run" / "pictures").iterdir()
+    assert picture.name == "epoch_002.png"
+    assert Image.open(picture).width > 300
+
+
+def test_checkpoint_of_another_class_count_or_unfinished_is_refused(tmp_path: Path) -> None:
+    train(tmp_path / "run")
+    with pytest.raises(ConfigError, match="classes"):
+        load_classifier(CONFIG.classify, (*CLASSES, "grey"), tmp_path / "run")
+    saved = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
+    torch.save({**saved, "step": 3}, tmp_path / "run" / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match="stopped at step 3 of 12"):
+        load_classifier(CONFIG.classify, CLASSES, tmp_path / "run")
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        load_classifier(CONFIG.classify, CLASSES, tmp_path / "nothing")
+
+
+def test_changed_data_is_refused(tmp_path: Path) -> None:
+    data = squares(tmp_path / "images")
+    train(tmp_path / "run", CONFIG, data)
+    fewer = replace(data, records=data.records[:-1])
+    with pytest.raises(ConfigError, match="data was"):
+        train(tmp_path / "run", CONFIG, fewer)
+
+
+def test_data_without_any_label_is_refused(tmp_path: Path) -> None:
+    data = squares(tmp_path / "images")
+    nothing = replace(data, records=tuple(replace(record, labels=()) for record in data.records))
+    with pytest.raises(ConfigError, match="no training image has a label"):
+        train(tmp_path / "run", CONFIG, nothing)
+
+
+def test_class_without_images_takes_no_part(tmp_path: Path) -> None:
+    data = replace(squares(tmp_path / "images"), classes=(*CLASSES, "grey"))
+    saved = train(tmp_path / "run", CONFIG, data)
+    assert saved["states"]["bank"]["slots"][3] is None
+    weight = coefficient(CONFIG.classify, data.label_matrix(), 4)
+    assert weight[3] == 0
+    assert torch.isfinite(weight).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    [({"precision": "bf16"}, 0.05), ({"channels_last": False}, 1e-3), ({"workers": 2}, 1e-6), ({"compile": True}, 1e-3)],
+)
+def test_machine_options_change_speed_not_losses(tmp_path: Path, options: dict, tolerance: float) -> None:
+    data = squares(tmp_path / "images")
+    config = with_training(CONFIG, epochs=1)
+    train(tmp_path / "reference", config, data)
+    train(tmp_path / "option", replace(config, machine=replace(config.machine, **options)), data)
+    for a, b in zip(rows(tmp_path / "reference"), rows(tmp_path / "option"), strict=True):
+        assert float(b["total"]) == pytest.approx(float(a["total"]), rel=tolerance)
+
+
+PROCESSES = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_train as t
+from sfc.config import BankConfig
+config = replace(t.CONFIG, machine=replace(t.CONFIG.machine, devices=int(sys.argv[2])))
+network = replace(config.classify.network, frozen_norm={frozen})
+classify = replace(config.classify, network=network, bank=BankConfig(draws={draws}))
+t.train_classifier(
+    t.make_fabric(config.machine), replace(config, classify=classify), t.squares(Path(sys.argv[3])), None, Path(sys.argv[1])
+)
+"""
+
+
+def run_processes(tmp_path: Path, devices: int, frozen: bool = True, draws: int = 0) -> subprocess.CompletedProcess:
+    script = tmp_path / f"train{devices}.py"
+    script.write_text(PROCESSES.format(tests=str(Path(__file__).parent), frozen=frozen, draws=draws))
+    squares(tmp_path / "images")
+    command = [sys.executable, str(script), str(tmp_path / f"run{devices}"), str(devices), str(tmp_path / "images")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result
+
+
+def test_two_processes_have_the_losses_of_one_with_the_same_global_batch(tmp_path: Path) -> None:
+    for devices in (1, 2):
+        run_processes(tmp_path, devices)
+    one, two = (rows(tmp_path / f"run{devices}") for devices in (1, 2))
+    assert len(one) == len(two) == 12
+    for a, b in zip(one, two, strict=True):
+        for name in ("classification", "prototype", "scale", "total"):
+            assert float(b[name]) == pytest.approx(float(a[name]), rel=1e-5, abs=1e-7)
+
+
+def test_processes_with_ordinary_norms_say_that_a_cpu_does_not_synchronise_them(tmp_path: Path) -> None:
+    result = run_processes(tmp_path, 2, frozen=False, draws=2)
+    assert result.stderr.count("batch norm is not synchronised between CPU processes") == 1
+    # Each process keeps its own bank.
+    rank = [path for path in (tmp_path / "run2").glob("checkpoint.rank1.*.pt")]
+    assert [path.name for path in rank] == ["checkpoint.rank1.step12.pt"]
