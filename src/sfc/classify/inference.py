@@ -93,6 +93,9 @@ def infer_cams(
     image = np.ascontiguousarray(image_uint8_HW3)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ValueError(f"image must be uint8 [H, W, 3], not {image.dtype} {image.shape}")
+    given = None if label is None else torch.as_tensor(label).cpu() > 0
+    if given is not None and given.shape != (net.num_classes,):
+        raise ValueError(f"label has shape {tuple(given.shape)}, the network {net.num_classes} classes")
     size = (image.shape[0], image.shape[1])
     device = next(net.parameters()).device
     training = net.training
@@ -106,22 +109,15 @@ def infer_cams(
                 maps.append(scale_maps(net, normalise(tensor).contiguous(memory_format=torch.channels_last)))
     finally:
         net.train(training)
-    present = _present(label, maps, net.num_classes, threshold)
+    present = _predicted(maps, threshold) if given is None else given
     keys = torch.cat([torch.zeros(1, dtype=torch.long), 1 + present.nonzero()[:, 0]])
     weight = _merge_scales([m.refined_cam[keys] for m in maps], size)
     prototype = _merge_scales([m.prototype_cam[keys] for m in maps], size)
     return keys.numpy(), weight.cpu().numpy(), prototype.cpu().numpy()
 
 
-def _present(
-    label: np.ndarray | Tensor | Sequence[float] | None, maps: list[ScaleMaps], num_classes: int, threshold: float
-) -> Tensor:
-    if label is None:
-        return torch.stack([torch.sigmoid(m.score) for m in maps]).mean(dim=0).cpu() >= threshold
-    present = torch.as_tensor(label).cpu() > 0
-    if present.shape != (num_classes,):
-        raise ValueError(f"label has shape {tuple(present.shape)}, the network {num_classes} classes")
-    return present
+def _predicted(maps: list[ScaleMaps], threshold: float) -> Tensor:
+    return torch.stack([torch.sigmoid(m.score) for m in maps]).mean(dim=0).cpu() >= threshold
 
 
 def _merge_scales(maps: list[Tensor], size: tuple[int, int]) -> Tensor:
