@@ -97,11 +97,11 @@ class CocoMask:
         regions.sort(key=lambda item: (item[0] != IGNORE, -area(item[1])))
         mask = np.zeros(self.size, dtype=np.uint8, order="F")  # The order of run lengths.
         for value, region in regions:
-            np.copyto(mask, value, where=pixels(region))
+            np.copyto(mask, value, where=pixels(region, self.size[0]))
         return np.ascontiguousarray(mask)
 
-    def _region(self, start: int, stop: int) -> dict[str, Any]:
-        """The pixels of one annotation as a compressed run-length code."""
+    def _region(self, start: int, stop: int) -> list[int]:
+        """Run lengths of one annotation."""
         annotation = read_item(self.annotations, start, stop)
         try:
             return run_lengths(annotation.get("segmentation"), *self.size)

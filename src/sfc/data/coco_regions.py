@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ _FARTHEST = 10
 """In image sizes; the rasteriser walks along every edge, so a point at infinity would take all memory."""
 
 
-def run_lengths(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """The compressed run-length code of a segmentation on an image of this size.
+def run_lengths(segmentation: Any, height: int, width: int) -> list[int]:
+    """A segmentation as run lengths: pixels outside, inside, outside, ... column by column.
 
     Args:
         segmentation: polygons (lists of x, y, x, y, ... in pixels), or run lengths, {size, counts}, with counts as a
@@ -27,29 +28,25 @@ def run_lengths(segmentation: Any, height: int, width: int) -> dict[str, Any]:
         if list(segmentation["size"]) != [height, width]:
             raise ValueError(f"its run lengths are for another size than {width}x{height}")
         counts = segmentation["counts"]
-        return _from_counts(unpack_counts(counts) if isinstance(counts, str) else list(counts), height, width)
-    if not isinstance(segmentation, list):
+        counts = unpack_counts(counts) if isinstance(counts, str) else [index(count) for count in counts]
+    elif isinstance(segmentation, list):
+        counts = _polygon_counts(segmentation, height, width)
+    else:
         raise TypeError("it is neither polygons nor run lengths")
-    # Two points would be taken for a bounding box; they cover nothing.
-    polygons = [np.asarray(polygon, dtype=np.float64) for polygon in segmentation if len(polygon) >= 6]
-    for polygon in polygons:
-        if polygon.ndim != 1 or polygon.size % 2:
-            raise ValueError("a polygon is a list of x, y, x, y, ...")
-        if not (np.abs(polygon) <= _FARTHEST * max(height, width)).all():
-            raise ValueError("a polygon has a point far outside the image")
-    if not polygons:
-        return _from_counts([height * width], height, width)
-    return coco_mask.merge(coco_mask.frPyObjects([polygon.tolist() for polygon in polygons], height, width))
+    if sum(counts) != height * width or min(counts) < 0:
+        raise ValueError("its run lengths do not add up to the image")
+    return counts
 
 
-def area(region: dict[str, Any]) -> int:
-    """Pixels of a run-length code."""
-    return int(coco_mask.area(region))
+def area(counts: list[int]) -> int:
+    """Pixels inside."""
+    return sum(counts[1::2])
 
 
-def pixels(region: dict[str, Any]) -> np.ndarray:
+def pixels(counts: list[int], height: int) -> np.ndarray:
     """bool [H, W], column by column in memory (Fortran order)."""
-    return coco_mask.decode(region).view(bool)
+    inside = np.arange(len(counts)) % 2 == 1
+    return np.repeat(inside, counts).reshape(-1, height).T
 
 
 def unpack_counts(text: str) -> list[int]:
@@ -77,7 +74,15 @@ def unpack_counts(text: str) -> list[int]:
     return counts
 
 
-def _from_counts(counts: list[int], height: int, width: int) -> dict[str, Any]:
-    if sum(counts) != height * width or min(counts, default=0) < 0:
-        raise ValueError("its run lengths do not add up to the image")
-    return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+def _polygon_counts(polygons: list[Any], height: int, width: int) -> list[int]:
+    # Two points would be taken for a bounding box; they cover nothing.
+    shapes = [np.asarray(polygon, dtype=np.float64) for polygon in polygons if len(polygon) >= 6]
+    for shape in shapes:
+        if shape.ndim != 1 or shape.size % 2:
+            raise ValueError("a polygon is a list of x, y, x, y, ...")
+        if not (np.abs(shape) <= _FARTHEST * max(height, width)).all():
+            raise ValueError("a polygon has a point far outside the image")
+    if not shapes:
+        return [height * width]
+    code = coco_mask.merge(coco_mask.frPyObjects([shape.tolist() for shape in shapes], height, width))
+    return unpack_counts(code["counts"].decode())
