@@ -1,0 +1,67 @@
+"""CAMs of one 500 × 375 photograph at four scales with mirror, against one scale after the other the plain way.
+
+ResNet-50 with random weights, 20 classes, 3 of them in the image.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from measure import Figure, begin, finish, has_fast_bf16, interleaved
+from sfc.classify.inference import infer_cams
+from training_step import make_network
+from yardstick import PlainSFC, plain_infer_cams
+
+CLASSES = 20
+
+
+def make_image(height: int, width: int) -> np.ndarray:
+    """Smooth random colours with some grain, uint8 [H, W, 3]."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(1, 3, height // 25, width // 25, generator=generator)
+    image = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=False)[0]
+    image = image * 255 + 8 * torch.randn(image.shape, generator=generator)
+    return image.clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size", type=int, nargs=2, default=(375, 500), help="height and width")
+    arguments = parser.parse_args()
+    header = begin("CAM inference")
+    image = make_image(*arguments.size)
+    label = np.zeros(CLASSES, dtype=np.float32)
+    label[[3, 8, 15]] = 1
+    net = make_network(CLASSES).eval()
+    plain = PlainSFC(CLASSES)
+    plain.load_state_dict(net.state_dict())
+    variants = {
+        "plain": lambda: plain_infer_cams(plain, image, label),
+        "fp32": lambda: infer_cams(net, image, label),
+        "bf16": lambda: infer_cams(net, image, label, precision="bf16"),
+    }
+    cams = {name: run() for name, run in variants.items()}
+    seconds = interleaved(variants, arguments.rounds, warm_up=0)
+    bf16_bar = 3.0 if has_fast_bf16() else None
+    rows = [
+        Figure("throughput, fp32 / plain", seconds["plain"] / seconds["fp32"], at_least=1.3),
+        Figure("throughput, bf16 / plain", seconds["plain"] / seconds["bf16"], at_least=bf16_bar),
+    ]
+    for index, which in ((1, "classifier CAM"), (2, "prototype CAM")):
+        reference = cams["plain"][index]
+        for name, bar in (("fp32", 1e-4), ("bf16", None)):
+            off = np.linalg.norm(cams[name][index] - reference) / np.linalg.norm(reference)
+            rows += [Figure(f"{which}: relative difference, {name} from plain", float(off), "", at_most=bar)]
+        off = np.abs(cams["fp32"][index] - reference).max()
+        rows += [Figure(f"{which}: largest difference, fp32 from plain", float(off), "", at_most=1e-4)]
+    rows += [Figure(f"seconds an image, {name}", value, "s") for name, value in seconds.items()]
+    finish(header, rows)
+
+
+if __name__ == "__main__":
+    main()
