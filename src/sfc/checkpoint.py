@@ -58,7 +58,9 @@ def read_tensors(path: Path, advice: str = "") -> Any:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
     except _DAMAGED as error:
-        raise CheckpointError(f"{path}: the checkpoint is damaged, or more than tensors and plain values{advice}") from error
+        raise CheckpointError(
+            f"{path}: the checkpoint is damaged, or more than tensors and plain values{advice}"
+        ) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -57,13 +57,15 @@ def by_the_book(net: SFCNetwork, image: np.ndarray, label: list[int], scales: tu
                 parts.append(F.interpolate(part, size=grid, mode="bilinear", align_corners=False))
             feature = feature + torch.cat(parts, dim=1)
         prototype = prototype_cam(cam, feature, torch.ones_like(cam))
-        for total, maps in ((weight, cam), (prototypes, prototype)):
-            total += F.interpolate(maps[:, present], size=(height, width), mode="bilinear", align_corners=False)[0]
-    for total in (weight, prototypes):
-        total /= total.amax(dim=(1, 2), keepdim=True) + 1e-5
+        weight += F.interpolate(cam[:, present], size=(height, width), mode="bilinear", align_corners=False)[0]
+        prototypes += F.interpolate(prototype[:, present], size=(height, width), mode="bilinear", align_corners=False)[
+            0
+        ]
+    final = [total / (total.amax(dim=(1, 2), keepdim=True) + 1e-5) for total in (weight, prototypes)]
+    for total in final:
         total[1:] += total[1:].clone()
         total[0] += 0.4
-    return torch.tensor(present), weight, prototypes
+    return torch.tensor(present), *final
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,8 @@ Shapes: N images, C foreground classes, K = C + 1 channels with background first
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -80,7 +82,7 @@ class _PrototypeCosine(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         feature, seed, prototype, feature_scale, prototype_scale, cosine = ctx.saved_tensors
         # Where the ReLU cut, cosine is 0; there the gradient of every term below must vanish.
         active = grad * (cosine > 0)

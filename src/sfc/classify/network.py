@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sfc.backbone import Backbone
 from sfc.classify.cam import correlate_pixels, prototype_cam, unit_length, with_background
+from sfc.classify.official import official_state
 from sfc.errors import CheckpointError
 
 OFFICIAL_SIDE_CHANNELS = (128, 128, 256, 256)
@@ -98,7 +99,7 @@ class SFCNetwork(nn.Module):
         heads = [self.classifier, *self.side]
         if self.correlation is not None:
             heads.append(self.correlation)
-        return heads  # type: ignore[return-value]
+        return heads
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the feature grid (stage 3) for an image of that size."""
@@ -145,9 +146,7 @@ class SFCNetwork(nn.Module):
         """Prototype CAM by this network's seed rule."""
         return prototype_cam(cam, feature, mask, self.background_scale, self.seed_threshold)
 
-    def forward(
-        self, image: Tensor, valid_mask: Tensor, prototypes: bool = True, correlate: bool = True
-    ) -> SFCOutput:
+    def forward(self, image: Tensor, valid_mask: Tensor, prototypes: bool = True, correlate: bool = True) -> SFCOutput:
         """One pass.
 
         Args:
@@ -161,7 +160,7 @@ class SFCNetwork(nn.Module):
         """
         stages = self.backbone(image)
         grid = (stages[2].shape[2], stages[2].shape[3])
-        if valid_mask.shape[2:] != grid:
+        if tuple(valid_mask.shape[2:]) != grid:
             raise ValueError(f"valid_mask is {tuple(valid_mask.shape[2:])}, the feature grid {grid}")
         class_map = self.classifier(stages[3])
         score = class_map.float().mean(dim=(2, 3))
@@ -192,8 +191,6 @@ class SFCNetwork(nn.Module):
         Raises:
             CheckpointError: not such a checkpoint, or a damaged file.
         """
-        from sfc.classify.official import official_state
-
         state = official_state(checkpoint)
         where = "" if isinstance(checkpoint, dict) else f"{checkpoint}: "
         net = cls("resnet50", num_classes=state["classifier.weight"].shape[0])
