@@ -147,7 +147,7 @@ def test_faulty_files(tmp_path: Path, annotations: list, changes: dict, sentence
 
 def test_missing_files_and_equal_ids(tmp_path: Path) -> None:
     config = write(tmp_path, [], ("a.jpg", "a.png"))
-    with pytest.raises(DataError, match=r"lists the images 'a\.jpg' and 'a\.png': same id"):
+    with pytest.raises(DataError, match=r"lists the images 'a\.jpg' and 'a\.png', which get the same id"):
         read_coco(config, "train")
     config = write(tmp_path, [])
     (tmp_path / "train" / "b.jpg").unlink()

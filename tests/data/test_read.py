@@ -110,3 +110,12 @@ def test_input_hash_follows_ids_labels_and_sizes(table: DataConfig) -> None:
     (root / "a.png").unlink()
     with pytest.raises(DataError, match=r"a\.png: cannot be read"):
         input_hash(dataset)
+
+
+def test_all_faults_can_be_collected(table: DataConfig) -> None:
+    rows = ["a.png,x", "gone.png,x", "b.png,y,z", "a.png,y", "c.png,"]
+    (Path(table.root) / "train.csv").write_text("\n".join(["image,labels", *rows]))
+    faults: list[DataError] = []
+    dataset = read_dataset(table, "train", faults.append)
+    assert ids(dataset) == ["a", "c"]
+    assert sorted(fault.reason.split(" ")[0] for fault in faults) == ["has", "the", "there"]

@@ -116,7 +116,7 @@ def test_image_without_objects_is_a_negative(voc: Path) -> None:
     [
         ("JPEGImages/2007_1.jpg", "there is no such image, though the split lists it"),
         ("Annotations/2007_1.xml", "there is no such annotation"),
-        ("SegmentationClass/2007_1.png", "there is no such mask (1 of 1 missing)"),
+        ("SegmentationClass/2007_1.png", "there is no such mask, though the split lists it"),
         ("ImageSets/Segmentation/train.txt", "the list of images cannot be read"),
     ],
 )

@@ -13,19 +13,25 @@ from sfc.config import DataConfig
 from sfc.data.class_list import check_classes
 from sfc.data.coco_json import Item, iterate_items, read_item
 from sfc.data.coco_regions import area, pixels, run_lengths
+from sfc.data.faults import OnFault, refuse
 from sfc.data.images import image_size
 from sfc.data.listing import Listing, record_id
 from sfc.data.records import IGNORE, DataSet, Record
 from sfc.errors import ConfigError, DataError
 
 
-def read_coco(config: DataConfig, split: Literal["train", "val"]) -> DataSet:
+def read_coco(config: DataConfig, split: Literal["train", "val"], on_fault: OnFault = refuse) -> DataSet:
     """Reads the split that `data.train` or `data.val` names, such as train2014.
 
     Annotations are annotations/instances_<split>.json (or instances_<split>.json) below `data.root`, images lie in
     <split>, images/<split> or images. Classes are the categories in the order of their ids, gaps closed. Labels are
     the categories of an image's annotations; crowd regions give none. Images without annotations are negatives. Ids
     are file names without suffix. Masks are built from the annotations when asked for, see `CocoMask`.
+
+    Args:
+        config: where the files lie.
+        split: which one to read.
+        on_fault: gets the fault of an image, which is then left out.
 
     Raises:
         DataError: the annotation file or an image is missing or damaged; an annotation names an unknown image or
@@ -47,7 +53,8 @@ def read_coco(config: DataConfig, split: Literal["train", "val"]) -> DataSet:
     for identity, image in list(images.items())[: config.limit or None]:
         found = files.find(folder / image.name)
         if found is None:
-            raise DataError(folder / image.name, f"there is no such image, though {path.name} lists it")
+            on_fault(DataError(folder / image.name, f"there is no such image, though {path.name} lists it"))
+            continue
         pieces = tuple(annotations.get(identity, ()))
         labels = sorted({ranks[piece.category] for piece in pieces if not piece.crowd})
         values = tuple(IGNORE if piece.crowd else ranks[piece.category] + 1 for piece in pieces)
@@ -55,9 +62,11 @@ def read_coco(config: DataConfig, split: Literal["train", "val"]) -> DataSet:
         mask = CocoMask(path, found, (image.height, image.width), values, spans)
         record = Record(record_id(folder, found), found, tuple(labels), mask)
         if record.id in records:
-            raise DataError(path, f"lists the images '{records[record.id].image.name}' and '{image.name}': same id")
-        records[record.id] = record
-    if not records:
+            other = records[record.id].image.name
+            on_fault(DataError(path, f"lists the images '{other}' and '{image.name}', which get the same id"))
+        else:
+            records[record.id] = record
+    if not images:
         raise DataError(path, "has no images")
     return DataSet(root.resolve().name, split, classes, tuple(records.values()))
 

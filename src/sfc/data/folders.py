@@ -9,6 +9,7 @@ from typing import Literal
 
 from sfc.config import DataConfig
 from sfc.data.class_list import BACKGROUND, check_classes, read_class_file
+from sfc.data.faults import OnFault, refuse
 from sfc.data.listing import record_id
 from sfc.data.records import DataSet, Record
 from sfc.errors import ConfigError, DataError
@@ -17,13 +18,18 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ti
 """What counts as an image; other files are passed over."""
 
 
-def read_folders(config: DataConfig, split: Literal["train", "val"]) -> DataSet:
+def read_folders(config: DataConfig, split: Literal["train", "val"], on_fault: OnFault = refuse) -> DataSet:
     """Reads the folder that `data.train` or `data.val` names: each sub-folder is a class, `background` holds negatives.
 
     Images may lie deeper inside a class folder. Ids are paths from the split's folder without suffix; they begin with
     the class, so one file name in two class folders is two images with one label each (images that show several
     classes need a table). Hidden files and files of other kinds are passed over. Classes come from the class file or
     are the sorted sub-folders of the training folder; a class whose folder is missing or empty has no images.
+
+    Args:
+        config: where the folders lie.
+        split: which one to read.
+        on_fault: gets the fault of an image, which is then left out.
 
     Raises:
         DataError: a folder is missing or holds no images; an image lies outside the class folders; a folder is no
@@ -38,10 +44,15 @@ def read_folders(config: DataConfig, split: Literal["train", "val"]) -> DataSet:
     folder = root / name
     records: dict[str, Record] = {}
     for image in _images(folder):
-        record = _record(folder, image, classes)
+        try:
+            record = _record(folder, image, classes)
+        except DataError as fault:
+            on_fault(fault)
+            continue
         if record.id in records:
-            raise DataError(image, f"has the same path without suffix as '{records[record.id].image.name}'")
-        records[record.id] = record
+            on_fault(DataError(image, f"has the same path without suffix as '{records[record.id].image.name}'"))
+        else:
+            records[record.id] = record
     if not records:
         raise DataError(folder, "has no images")
     return DataSet(root.resolve().name, split, classes, tuple(records.values())[: config.limit or None])

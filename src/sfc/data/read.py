@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from sfc.config import DataConfig
+from sfc.data.coco import read_coco
+from sfc.data.faults import OnFault, refuse
+from sfc.data.folders import read_folders
 from sfc.data.records import DataSet
 from sfc.data.table import read_table
+from sfc.data.voc import read_voc
 from sfc.errors import ConfigError, DataError
 
 Split = Literal["train", "val"]
@@ -22,10 +26,15 @@ _SYNTHETIC_FILES = {
 }
 
 
-def read_dataset(config: DataConfig, split: Split) -> DataSet:
+def read_dataset(config: DataConfig, split: Split, on_fault: OnFault = refuse) -> DataSet:
     """Reads a split with the reader that `data.format` names.
 
     Cheap faults are found here: missing files, unknown labels, ids that are there twice. Pixels are not looked at.
+
+    Args:
+        config: the data set.
+        split: which one to read.
+        on_fault: gets the fault of an image, which is then left out; by default it is raised.
 
     Raises:
         DataError: a file of the data set is missing or wrong.
@@ -35,21 +44,15 @@ def read_dataset(config: DataConfig, split: Split) -> DataSet:
     if split == "val" and not config.val:
         raise ConfigError("data.val is empty; name a validation split")
     if config.format == "table":
-        return read_table(config, split)
+        return read_table(config, split, on_fault)
     if config.format == "voc":
-        from sfc.data.voc import read_voc  # noqa: PLC0415 - one reader is enough
-
-        return read_voc(config, split)
+        return read_voc(config, split, on_fault)
     if config.format == "coco":
-        from sfc.data.coco import read_coco  # noqa: PLC0415
-
-        return read_coco(config, split)
-    from sfc.data.folders import read_folders  # noqa: PLC0415
-
-    return read_folders(config, split)
+        return read_coco(config, split, on_fault)
+    return read_folders(config, split, on_fault)
 
 
-def read_training_masks(config: DataConfig, train: DataSet | None = None) -> DataSet | None:
+def read_training_masks(config: DataConfig, train: DataSet | None = None, on_fault: OnFault = refuse) -> DataSet | None:
     """The training images that have masks, which only scores may look at; None where no image has one.
 
     `data.train_masks` names a table (table) or a split (voc, coco: `train` for a training on `trainaug`); where it is
@@ -58,19 +61,20 @@ def read_training_masks(config: DataConfig, train: DataSet | None = None) -> Dat
     Args:
         config: the data set.
         train: the training split, if it was read before.
+        on_fault: as for `read_dataset`.
 
     Raises:
         DataError: as `read_dataset`; a mask's image is not in the training split; its classes are others.
     """
     config = _resolved(config)
-    train = train or read_dataset(config, "train")
+    train = train or read_dataset(config, "train", on_fault)
     if not config.train_masks:
         scoring = train.with_masks()
         return scoring if len(scoring) else None
     if config.format == "table":
-        scoring = read_table(replace(config, limit=0), "train", masks=True)
+        scoring = read_table(replace(config, limit=0), "train", on_fault, masks=True)
     else:
-        scoring = read_dataset(replace(config, train=config.train_masks, limit=0), "train")
+        scoring = read_dataset(replace(config, train=config.train_masks, limit=0), "train", on_fault)
     known = {record.id for record in train.records}
     if config.limit:
         scoring = replace(scoring, records=tuple(record for record in scoring.records if record.id in known))

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from sfc.config import DataConfig
 from sfc.data.class_list import check_classes, read_class_file
+from sfc.data.faults import OnFault, refuse
 from sfc.data.images import PngMask
 from sfc.data.listing import Listing, record_id
 from sfc.data.records import DataSet, Record
@@ -23,7 +24,9 @@ _JSON_LINES = (".jsonl", ".ndjson")
 TABLE_SUFFIXES = (*_DELIMITERS, *_JSON_LINES)
 
 
-def read_table(config: DataConfig, split: Literal["train", "val"], masks: bool = False) -> DataSet:
+def read_table(
+    config: DataConfig, split: Literal["train", "val"], on_fault: OnFault = refuse, masks: bool = False
+) -> DataSet:
     """Reads one split of a table data set.
 
     Columns, or keys of each JSON object: `image`, a path from `data.root`; `labels`, joined by `data.label_separator`
@@ -34,6 +37,7 @@ def read_table(config: DataConfig, split: Literal["train", "val"], masks: bool =
     Args:
         config: where the tables lie.
         split: which one to read.
+        on_fault: gets the fault of a row, which is then left out.
         masks: read `data.train_masks` in place of `data.train`.
 
     Raises:
@@ -43,12 +47,17 @@ def read_table(config: DataConfig, split: Literal["train", "val"], masks: bool =
     """
     root = Path(config.root)
     path = root / (config.val if split == "val" else config.train_masks if masks else config.train)
-    rows = _read_rows(path, config.label_separator)
+    rows = _read_rows(path, config.label_separator, on_fault)
     if not rows:
         raise DataError(path, "has no images")
-    builder = _Builder(root, read_table_classes(config, None if masks or split == "val" else rows))
-    records = tuple(builder.record(row) for row in rows[: config.limit or None])
-    return DataSet(root.resolve().name, split, builder.classes, records)
+    builder = _Builder(root, read_table_classes(config, None if masks or split == "val" else rows, on_fault))
+    records = []
+    for row in rows[: config.limit or None]:
+        try:
+            records.append(builder.record(row))
+        except DataError as fault:
+            on_fault(fault)
+    return DataSet(root.resolve().name, split, builder.classes, tuple(records))
 
 
 @dataclass(frozen=True)
@@ -91,12 +100,15 @@ class _Builder:
         return found
 
 
-def read_table_classes(config: DataConfig, rows: list[_Row] | None = None) -> tuple[str, ...]:
+def read_table_classes(
+    config: DataConfig, rows: list[_Row] | None = None, on_fault: OnFault = refuse
+) -> tuple[str, ...]:
     """The class file's names, or the sorted labels of the training table.
 
     Args:
         config: where the class file and the table lie.
         rows: the training table, if it was read before.
+        on_fault: gets the fault of a row, which then names no class.
 
     Raises:
         DataError: no class is named, or one that cannot be; see `check_classes`.
@@ -105,11 +117,11 @@ def read_table_classes(config: DataConfig, rows: list[_Row] | None = None) -> tu
     if config.classes:
         return read_class_file(root / config.classes)
     if rows is None:
-        rows = _read_rows(root / config.train, config.label_separator)
+        rows = _read_rows(root / config.train, config.label_separator, on_fault)
     return check_classes(sorted({label for row in rows for label in row.labels}), root / config.train)
 
 
-def _read_rows(path: Path, separator: str) -> list[_Row]:
+def _read_rows(path: Path, separator: str, on_fault: OnFault = refuse) -> list[_Row]:
     if not separator:
         raise ConfigError("data.label_separator is empty; name what stands between two labels, such as ';'")
     if path.suffix.lower() not in TABLE_SUFFIXES:
@@ -123,10 +135,18 @@ def _read_rows(path: Path, separator: str) -> list[_Row]:
         raise DataError(path, f"the table cannot be read ({reason})") from error
     delimiter = _DELIMITERS.get(path.suffix.lower())
     items = _json_lines(path, text) if delimiter is None else _delimited(path, text, delimiter)
-    return [_row(place, item, separator) for place, item in items]
+    rows = []
+    for place, item in items:
+        try:
+            rows.append(_row(place, item, separator))
+        except DataError as fault:
+            on_fault(fault)
+    return rows
 
 
-def _row(place: str, item: dict[str, Any], separator: str) -> _Row:
+def _row(place: str, item: dict[str, Any] | DataError, separator: str) -> _Row:
+    if isinstance(item, DataError):
+        raise item
     image, labels, mask = item["image"], item["labels"], item.get("mask") or ""
     if not isinstance(image, str) or not image.strip():
         raise DataError(place, "names no image")
@@ -140,7 +160,8 @@ def _row(place: str, item: dict[str, Any], separator: str) -> _Row:
     return _Row(place, image.strip(), tuple(name for name in names if name), mask.strip())
 
 
-def _delimited(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _delimited(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, dict[str, Any] | DataError]]:
+    """Place and cells of every row, or what is wrong with it."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
     try:
@@ -155,13 +176,15 @@ def _delimited(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, dic
                 continue
             if len(cells) != len(header):
                 hint = "; quote cells that hold a comma" if delimiter == "," else ""
-                raise DataError(place, f"has {len(cells)} cells where the first line has {len(header)}{hint}")
-            yield place, dict(zip(header, cells, strict=True))
+                yield place, DataError(place, f"has {len(cells)} cells where the first line has {len(header)}{hint}")
+            else:
+                yield place, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}", f"is damaged ({error})") from error
 
 
-def _json_lines(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json_lines(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any] | DataError]]:
+    """Place and keys of every row, or what is wrong with it."""
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -169,7 +192,9 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             item = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(place, f"is not JSON ({error.msg})") from error
-        if not isinstance(item, dict) or not {"image", "labels"} <= item.keys():
-            raise DataError(place, "is not an object with the keys image and labels")
-        yield place, item
+            yield place, DataError(place, f"is not JSON ({error.msg})")
+            continue
+        if isinstance(item, dict) and {"image", "labels"} <= item.keys():
+            yield place, item
+        else:
+            yield place, DataError(place, "is not an object with the keys image and labels")

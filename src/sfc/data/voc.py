@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ import numpy as np
 
 from sfc.config import DataConfig
 from sfc.data.class_list import read_class_file
+from sfc.data.faults import OnFault, refuse
 from sfc.data.images import PngMask, read_mask
 from sfc.data.listing import Listing
 from sfc.data.records import IGNORE, DataSet, Record
@@ -26,7 +26,7 @@ VOC_CLASSES = (
 _AUGMENTED_SPLIT = "trainaug"
 
 
-def read_voc(config: DataConfig, split: Literal["train", "val"]) -> DataSet:
+def read_voc(config: DataConfig, split: Literal["train", "val"], on_fault: OnFault = refuse) -> DataSet:
     """Reads the split that `data.train` or `data.val` names: train, val, trainval, trainaug or a list of one's own.
 
     Images are those of ImageSets/Segmentation/<split>.txt; where trainaug.txt is missing, trainaug is every mask of
@@ -34,6 +34,11 @@ def read_voc(config: DataConfig, split: Literal["train", "val"]) -> DataSet:
     (`data.labels_from: xml`, those marked difficult if `data.difficult`), or the classes in the mask (`masks`). Masks
     are SegmentationClassAug/<id>.png for trainaug, SegmentationClass/<id>.png otherwise; none where that folder is
     missing. Ids are VOC's own.
+
+    Args:
+        config: where the folder lies.
+        split: which one to read.
+        on_fault: gets the fault of an image, which is then left out.
 
     Raises:
         DataError: a list, an image, an annotation or a mask is missing or damaged, an object's name is no class, or an
@@ -45,19 +50,53 @@ def read_voc(config: DataConfig, split: Literal["train", "val"]) -> DataSet:
     if not name:
         raise ConfigError(f"data.{split} is empty; name a split such as train, val or trainaug")
     classes = read_class_file(root / config.classes) if config.classes else VOC_CLASSES
+    reader = _Reader(root, name, classes, config)
     ids = _split_ids(root, name)[: config.limit or None]
-    files = Listing()
-    images = [_image(root, identity, files) for identity in ids]
-    masks = _mask_paths(root, name, ids, files)
-    if config.labels_from == "masks":
-        labels = _labels_from_masks(masks, classes)
-    else:
-        labels = [_labels_from_xml(root, identity, classes, config.difficult) for identity in ids]
-    sources = (
-        None if path is None else PngMask(path, len(classes), image) for path, image in zip(masks, images, strict=True)
-    )
-    rows = zip(ids, images, labels, sources, strict=True)
-    return DataSet(root.resolve().name, split, classes, tuple(Record(*row) for row in rows))
+    records = []
+    # Threads help where masks are decoded, which leaves the interpreter free.
+    with ThreadPoolExecutor() as pool:
+        for outcome in pool.map(reader.record_or_fault, ids):
+            if isinstance(outcome, DataError):
+                on_fault(outcome)
+            else:
+                records.append(outcome)
+    return DataSet(root.resolve().name, split, classes, tuple(records))
+
+
+class _Reader:
+    """What it takes to make a record of one id."""
+
+    def __init__(self, root: Path, split: str, classes: tuple[str, ...], config: DataConfig) -> None:
+        self.root, self.classes, self.config = root, classes, config
+        self.files = Listing()
+        folder = root / (AUGMENTED_MASKS if split == _AUGMENTED_SPLIT else "SegmentationClass")
+        self.masks = folder if folder.is_dir() else None
+        if self.masks is None and config.labels_from == "masks":
+            raise ConfigError(f"data.labels_from is masks, but the folder {folder} is missing")
+
+    def record_or_fault(self, identity: str) -> Record | DataError:
+        try:
+            return self._record(identity)
+        except DataError as fault:
+            return fault
+
+    def _record(self, identity: str) -> Record:
+        image = self._file(self.root / "JPEGImages" / f"{identity}.jpg", "image")
+        mask = None
+        if self.masks is not None:
+            mask = PngMask(self._file(self.masks / f"{identity}.png", "mask"), len(self.classes), image)
+        if self.config.labels_from == "masks" and mask is not None:
+            labels = _labels_in_mask(mask.path, self.classes)
+        else:
+            path = self.root / "Annotations" / f"{identity}.xml"
+            labels = _labels_in_xml(path, self.classes, self.config.difficult)
+        return Record(identity, image, labels, mask)
+
+    def _file(self, path: Path, kind: str) -> Path:
+        found = self.files.find(path)
+        if found is None:
+            raise DataError(path, f"there is no such {kind}, though the split lists it")
+        return found
 
 
 def _split_ids(root: Path, name: str) -> list[str]:
@@ -71,27 +110,7 @@ def _split_ids(root: Path, name: str) -> list[str]:
     return ids
 
 
-def _image(root: Path, identity: str, files: Listing) -> Path:
-    path = root / "JPEGImages" / f"{identity}.jpg"
-    found = files.find(path)
-    if found is None:
-        raise DataError(path, "there is no such image, though the split lists it")
-    return found
-
-
-def _mask_paths(root: Path, name: str, ids: Iterable[str], files: Listing) -> list[Path | None]:
-    folder = root / (AUGMENTED_MASKS if name == _AUGMENTED_SPLIT else "SegmentationClass")
-    if not folder.is_dir():
-        return [None for _ in ids]
-    found = [(identity, files.find(folder / f"{identity}.png")) for identity in ids]
-    missing = [identity for identity, path in found if path is None]
-    if missing:
-        raise DataError(folder / f"{missing[0]}.png", f"there is no such mask ({len(missing)} of {len(found)} missing)")
-    return [path for _, path in found]
-
-
-def _labels_from_xml(root: Path, identity: str, classes: tuple[str, ...], difficult: bool) -> tuple[int, ...]:
-    path = root / "Annotations" / f"{identity}.xml"
+def _labels_in_xml(path: Path, classes: tuple[str, ...], difficult: bool) -> tuple[int, ...]:
     try:
         annotation = ET.parse(path).getroot()  # noqa: S314 - expat itself limits entity expansion
     except FileNotFoundError as error:
@@ -108,14 +127,7 @@ def _labels_from_xml(root: Path, identity: str, classes: tuple[str, ...], diffic
     return tuple(sorted(labels))
 
 
-def _labels_from_masks(paths: list[Path | None], classes: tuple[str, ...]) -> list[tuple[int, ...]]:
-    """The classes with at least one pixel; threads, because decoding leaves the interpreter free."""
-
-    def labels(path: Path | None) -> tuple[int, ...]:
-        if path is None:
-            raise ConfigError("data.labels_from is masks, but the folder of masks is missing")
-        present = np.flatnonzero(np.bincount(read_mask(path, len(classes)).ravel(), minlength=IGNORE + 1))
-        return tuple(int(value) - 1 for value in present if 0 < value < IGNORE)
-
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(labels, paths))
+def _labels_in_mask(path: Path, classes: tuple[str, ...]) -> tuple[int, ...]:
+    """The classes with at least one pixel."""
+    present = np.flatnonzero(np.bincount(read_mask(path, len(classes)).ravel(), minlength=IGNORE + 1))
+    return tuple(int(value) - 1 for value in present if 0 < value < IGNORE)
