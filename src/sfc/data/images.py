@@ -64,11 +64,11 @@ def read_mask(path: Path, num_classes: int, size: tuple[int, int] | None = None)
         mask = _turn(np.array(image), _orientation(image, path))
     if size is not None and mask.shape != size:
         raise DataError(path, f"the mask is {_by(mask.shape)} but its image is {_by(size)} (after EXIF rotation)")
-    if (mask > num_classes).any():
-        strange = np.setdiff1d(mask[mask > num_classes], [IGNORE])
-        if strange.size:
-            values = ", ".join(map(str, strange[:5])) + (", ..." if strange.size > 5 else "")
-            raise DataError(path, f"mask values {values} are beyond the {num_classes} classes (and not {IGNORE})")
+    strange = (mask > num_classes) & (mask != IGNORE)
+    if strange.any():
+        found = np.unique(mask[strange])
+        values = ", ".join(map(str, found[:5])) + (", ..." if found.size > 5 else "")
+        raise DataError(path, f"mask values {values} are beyond the {num_classes} classes (and not {IGNORE})")
     return mask
 
 
