@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from sfc.config import RunConfig
 from sfc.errors import SFCError
-from sfc.run_folder import RunFolder
+from sfc.run_folder import RunFolder, write_json
 from sfc.settings import add_settings, load_config, settings_of
 
 RECIPES = Path(__file__).parent / "configs"
@@ -127,15 +127,17 @@ def _demo(_: ArgumentParser, parsed: Namespace) -> int:
 
 
 def _check(parser: ArgumentParser, parsed: Namespace) -> int:
-    from sfc.data.check import check_dataset, detect, print_report
-    from sfc.run_folder import write_json
+    from sfc.check import check_dataset
+    from sfc.check_report import print_report
+    from sfc.data.detect import detect
 
-    data = settings_of(parser, parsed).data
+    config = settings_of(parser, parsed)
+    data = config.data
     if parsed.source:
         data = detect(Path(parsed.source), data)
     elif not parsed.config and data == RunConfig().data:
         raise SFCError("name a data set: a folder, a table, or a recipe with --config")
-    report = check_dataset(data)
+    report = check_dataset(data, config.classify.training.batch, config.classify.bank.draws)
     print_report(report)
     if parsed.json:
         write_json(Path(parsed.json), report.as_json())

@@ -68,6 +68,8 @@ class NetworkConfig:
         centre_features: subtract each image's mean feature before cosines; needed from scratch.
         background_scale: factor on the background CAM before the argmax that makes seeds.
         seed_threshold: seeds by this threshold on the peak-normalised CAM instead of argmax (the paper's rule).
+        consistency_gradient: factor on the gradient that the losses on CAMs send into the backbone: 1 in the released
+            code; from scratch, less keeps the classifier a classifier.
     """
 
     backbone: str = "resnet50.tv_in1k"
@@ -81,6 +83,7 @@ class NetworkConfig:
     centre_features: bool = False
     background_scale: float = 0.3
     seed_threshold: float | None = None
+    consistency_gradient: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ class SFCNetwork(nn.Module):
             where all features are positive and cosines are flat).
         background_scale: factor on the background CAM before the argmax that makes seeds.
         seed_threshold: seeds by threshold instead of argmax (the paper's rule), see `cam.seeds`.
+        consistency_gradient: factor on the gradient that losses on CAMs send into the backbone; classification always
+            sends all of its own (ours; 1 in the released code).
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class SFCNetwork(nn.Module):
         centre_features: bool = False,
         background_scale: float = 0.3,
         seed_threshold: float | None = None,
+        consistency_gradient: float = 1.0,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -76,6 +79,7 @@ class SFCNetwork(nn.Module):
         self.centre_features = centre_features
         self.background_scale = background_scale
         self.seed_threshold = seed_threshold
+        self.consistency_gradient = consistency_gradient
         self.backbone = Backbone(
             backbone,
             pretrained=pretrained,
@@ -164,9 +168,14 @@ class SFCNetwork(nn.Module):
             raise ValueError(f"valid_mask is {tuple(valid_mask.shape[2:])}, the feature grid {grid}")
         class_map = self.classifier(stages[3])
         score = class_map.float().mean(dim=(2, 3))
+        last = stages[3]
+        if self.consistency_gradient != 1 and torch.is_grad_enabled():
+            # Same values; what the CAMs' losses send back into the backbone is scaled.
+            last = torch.lerp(last.detach(), last, self.consistency_gradient)
+            class_map = self.classifier(last)
         correlation = None
         if self.correlation is not None and correlate:
-            correlation = self.correlation_feature(image, stages[3], grid)
+            correlation = self.correlation_feature(image, last, grid)
         # CAM arithmetic stays in float32: peaks and argmaxes do not survive bfloat16.
         with torch.autocast(image.device.type, enabled=False):
             cam, refined = self.maps(class_map, grid, correlation, valid_mask)
