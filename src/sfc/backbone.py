@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import contextmanager
+from typing import cast
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfc.errors import CheckpointError, ConfigError
+from sfc.errors import ConfigError
+from sfc.timm_models import timm_features
 
 COMPACT_CHANNELS = (32, 48, 64, 96)
-Norm = nn.modules.batchnorm._BatchNorm
+PADDED_TO = 32
+STEM_NAMES = (
+    *("conv_stem", "conv1", "bn1", "conv2", "bn2", "base_layer", "features_conv0", "features_norm0"),
+    *("patch_embed", "pos_embed", "cls_token", "reg_token", "norm_pre"),
+)
+"""Modules before the first stage, in timm, beside those whose name begins with `stem`."""
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class _Block(nn.Module):
@@ -35,7 +41,7 @@ class _Block(nn.Module):
 
 
 class CompactNetwork(nn.Module):
-    """170 thousand parameters that learn small images from scratch on a CPU; strides 4, 8, 8, 8.
+    """160 thousand parameters that learn small images from scratch on a CPU; strides 4, 8, 8, 8.
 
     The second convolutions of the last two blocks are 1×1: a small receptive field keeps CAMs sharp.
     """
@@ -69,7 +75,8 @@ class _FoldedConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         norm = self.folded[0]
-        assert norm.running_var is not None and norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.running_mean is not None
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         return self._conv_forward(x, self.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale)
 
@@ -81,46 +88,85 @@ class _FoldedNorm(nn.BatchNorm2d):
         return x
 
 
-def fold_norms(module: nn.Module) -> None:
+def fold_norms(model: nn.Module) -> None:
     """Folds every frozen `BatchNorm2d` that directly follows a bias-free convolution among its siblings, in place.
 
-    Names and parameters stay, so checkpoints do not change; affine parameters keep training.
+    Names and parameters stay, so checkpoints do not change; affine parameters keep training. A network in which the
+    order of siblings is not that of the forward pass stays as it was.
     """
-    for parent in module.modules():
-        previous: nn.Module | None = None
-        for child in parent.children():
-            if (
-                type(child) is nn.BatchNorm2d
-                and type(previous) is nn.Conv2d
-                and previous.bias is None
-                and previous.out_channels == child.num_features
-                and child.affine
-                and child.track_running_stats
-            ):
-                child.__class__ = _FoldedNorm
-                previous.__class__ = _FoldedConv2d
-                # In a tuple, so that the norm is not registered a second time; a deep copy keeps the pair together.
-                previous.folded = (child,)
-            previous = child
+    pairs = []
+    with _random_norms(model):
+        with torch.no_grad():
+            before = _probe(model)
+        for parent in model.modules():
+            previous: nn.Module | None = None
+            for child in parent.children():
+                if type(previous) is nn.Conv2d and type(child) is nn.BatchNorm2d and _foldable(previous, child):
+                    pairs.append((previous, child))
+                    child.__class__ = _FoldedNorm
+                    previous.__class__ = _FoldedConv2d
+                    # In a tuple, so that the norm is not registered twice; a deep copy keeps the pair together.
+                    cast(_FoldedConv2d, previous).folded = (child,)
+                previous = child
+        with torch.no_grad():
+            after = _probe(model)
+    if not all(float((a - b).norm()) < 1e-4 * float(b.norm()) for a, b in zip(after, before, strict=True)):
+        for convolution, norm in pairs:
+            convolution.__class__ = nn.Conv2d
+            norm.__class__ = nn.BatchNorm2d
+            del convolution.folded
 
 
-def _probe(model: nn.Module, size: int = 64) -> list[Tensor]:
+def _foldable(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
+    same_width = convolution.out_channels == norm.num_features
+    return convolution.bias is None and same_width and norm.affine and norm.track_running_stats
+
+
+@contextmanager
+def _random_norms(model: nn.Module) -> Iterator[None]:
+    """For a while, norms that change what they get: fresh ones are the identity, which folded anywhere stays exact."""
+    random = torch.Generator().manual_seed(0)
+    kept: list[tuple[Tensor, Tensor]] = []
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d) and norm.affine and norm.track_running_stats:
+            for name, low in (("weight", 0.3), ("bias", -0.5), ("running_mean", -0.5), ("running_var", 0.5)):
+                tensor = getattr(norm, name).data
+                kept.append((tensor, tensor.clone()))
+                tensor.copy_(low + 0.5 * torch.rand(tensor.shape, generator=random))
+    try:
+        yield
+    finally:
+        for tensor, value in kept:
+            tensor.copy_(value)
+
+
+def _probe(model: nn.Module, height: int = 64, width: int = 64) -> list[Tensor]:
     """Stage features of a fixed random image, without a change to the model's state."""
-    image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
     training = model.training
     model.eval()
     features = model(image)
     model.train(training)
-    return features
+    return list(features)
+
+
+def _takes(model: nn.Module, height: int, width: int) -> bool:
+    """Whether the network takes images of that size."""
+    try:
+        with torch.no_grad():
+            _probe(model, height, width)
+    except (RuntimeError, AssertionError, ValueError):
+        return False
+    return True
 
 
 class Backbone(nn.Module):
     """Stage features of a network at chosen strides.
 
     Args:
-        name: `compact`, or any timm model that can give stage features: convolutional or hierarchical ones by stage,
-            plain ViTs at four evenly spaced blocks.
-        pretrained: load timm's published weights (from timm's cache, or over the network unless HF_HUB_OFFLINE=1).
+        name: `compact`, or any timm model that can give stage features of images of any size: convolutional or
+            hierarchical ones by stage, plain ViTs at four evenly spaced blocks.
+        pretrained: load timm's published weights, from its cache or over the network.
         weights: local file with backbone weights (timm's .safetensors, .pth or .bin); instead of `pretrained`.
         output_stride: stride of the last stage where the network supports it: 8, 16 or 32. Dilation is undone
             (released code: the last stage has stride 1 and no dilation).
@@ -130,10 +176,11 @@ class Backbone(nn.Module):
 
     Attributes:
         channels: channels of the four stages.
-        patch: multiple that image sizes are padded to inside the network (1: none).
+        multiple: what image sizes are padded to a multiple of, with zeros at the right and bottom, for networks that
+            do not take any size (1: none). Features are cropped to the image again.
 
     Raises:
-        ConfigError: the name is unknown, or has no stage features.
+        ConfigError: the name is unknown, the network cannot give such features, or `trained_from` does not suit it.
         CheckpointError: the weights are missing or do not fit.
     """
 
@@ -148,27 +195,36 @@ class Backbone(nn.Module):
         trained_from: int = 3,
     ) -> None:
         super().__init__()
+        if trained_from not in range(5):
+            raise ConfigError(f"network.trained_from must be 0 to 4, not {trained_from}")
         self.frozen_norm = frozen_norm
-        self.model = CompactNetwork() if name == "compact" else _timm_model(name, pretrained, weights, output_stride)
+        self.model: nn.Module
+        if name == "compact":
+            self.model = CompactNetwork()
+        else:
+            self.model = timm_features(name, pretrained=pretrained, weights=weights, output_stride=output_stride)
         self.channels_last_output = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
-        before = _probe(self.model)
-        shapes = [self._nchw(feature) for feature in before]
-        self.channels = tuple(feature.shape[1] for feature in shapes)
-        self._freeze_below(trained_from, before)
+        if not _takes(self.model, 64, 64):
+            raise ConfigError(f"network.backbone: '{name}' takes images of one size only")
+        self.multiple = 1 if _takes(self.model, 1, 1) and _takes(self.model, 33, 47) else PADDED_TO
+        features = _probe(self.model)
+        self.channels = tuple(self._nchw(feature).shape[1] for feature in features)
+        self._freeze_below(trained_from, features, name)
         if frozen_norm:
             fold_norms(self.model)
-            self._check_folding([feature.detach() for feature in before])
         self.train(self.training)
 
     def _nchw(self, feature: Tensor) -> Tensor:
         return feature.permute(0, 3, 1, 2) if self.channels_last_output else feature
 
-    def _freeze_below(self, trained_from: int, features: list[Tensor]) -> None:
+    def _freeze_below(self, trained_from: int, features: list[Tensor], name: str) -> None:
         """Freezes every parameter that stage `trained_from` − 1 depends on, found through the graph of a probe."""
-        if trained_from <= 0:
+        if trained_from == 0:
             return
         if trained_from == 1:
-            frozen = list(_stem_parameters(self.model))
+            frozen = [p for key, p in self.model.named_parameters() if _is_stem(key)]
+            if not frozen:
+                raise ConfigError(f"network.trained_from: the stem of '{name}' is not known; choose 0, or 2 to 4")
         else:
             candidates = [p for p in self.model.parameters() if p.requires_grad]
             below = torch.autograd.grad(features[trained_from - 2].sum(), candidates, allow_unused=True)
@@ -176,93 +232,29 @@ class Backbone(nn.Module):
         for parameter in frozen:
             parameter.requires_grad_(False)
 
-    def _check_folding(self, before: list[Tensor]) -> None:
-        """Folding relies on the order of siblings; a network where that is not the order of the forward is refused."""
-        with torch.no_grad():
-            after = _probe(self.model)
-        for a, b in zip(after, before, strict=True):
-            if not torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max())):
-                raise ConfigError("this backbone's frozen norms cannot be folded; set network.frozen_norm to false")
-
     def train(self, mode: bool = True) -> Backbone:
         """Training mode, save that frozen norms stay as in evaluation."""
         super().train(mode)
         if self.frozen_norm:
             for module in self.modules():
-                if isinstance(module, Norm):
+                if isinstance(module, BATCH_NORMS):
                     module.eval()
         return self
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Normalised image [N, 3, H, W] to four features [N, channels, h, w]."""
-        return [self._nchw(feature) for feature in self.model(image)]
+        height, width = image.shape[2:]
+        below, right = -height % self.multiple, -width % self.multiple
+        if below == right == 0:
+            return [self._nchw(feature) for feature in self.model(image)]
+        features = [self._nchw(feature) for feature in self.model(F.pad(image, (0, right, 0, below)))]
+        # Rows and columns of cells that see a real pixel, rounded up.
+        return [
+            f[:, :, : -(-height * f.shape[2] // (height + below)), : -(-width * f.shape[3] // (width + right))]
+            for f in features
+        ]
 
 
-def _stem_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
-    """Parameters of the modules before the first stage, by the names that timm and the compact network use."""
-    for name, parameter in model.named_parameters():
-        if name.split(".")[0].startswith(("stem", "conv1", "bn1", "patch_embed")):
-            yield parameter
-
-
-def _timm_model(name: str, pretrained: bool, weights: str, output_stride: int) -> nn.Module:
-    if weights and not Path(weights).is_file():
-        raise CheckpointError(f"{weights}: no such file (network.weights)")
-    if not timm.is_model(name):
-        raise ConfigError(f"network.backbone: timm knows no model '{name}'")
-    overlay = {"file": weights} if weights else None
-    indices = _vit_blocks(name)
-    attempts: list[dict[str, object]]
-    if indices is not None:
-        attempts = [{"dynamic_img_size": True, "dynamic_img_pad": True, "out_indices": indices}]
-    else:
-        last_four = {"out_indices": (-4, -3, -2, -1)}
-        attempts = [{"output_stride": output_stride, **last_four}, {"strict_img_size": False, **last_four}, last_four]
-    failures: list[str] = []
-    for options in attempts:
-        try:
-            model = timm.create_model(
-                name,
-                features_only=True,
-                pretrained=pretrained or bool(weights),
-                pretrained_cfg_overlay=overlay,
-                **options,
-            )
-        except (TypeError, NotImplementedError, AssertionError) as error:
-            failures.append(str(error))
-            continue
-        except (OSError, RuntimeError, ValueError) as error:
-            raise CheckpointError(_weights_message(name, weights, error)) from error
-        _undo_dilation(model)
-        return model
-    raise ConfigError(f"network.backbone: '{name}' cannot give stage features ({failures[-1]})")
-
-
-def _vit_blocks(name: str) -> tuple[int, ...] | None:
-    """Four evenly spaced blocks of a plain ViT, the last one included; None for other networks."""
-    with torch.device("meta"):
-        model = timm.create_model(name)
-    blocks = getattr(model, "blocks", None)
-    if not hasattr(model, "patch_embed") or blocks is None or not hasattr(model, "pos_embed"):
-        return None
-    depth = len(blocks)
-    return tuple(depth * (i + 1) // 4 - 1 for i in range(4))
-
-
-def _undo_dilation(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d) and max(module.dilation) > 1 and not isinstance(module.padding, str):
-            vertical, horizontal = module.padding
-            module.padding = (vertical // module.dilation[0], horizontal // module.dilation[1])
-            module.dilation = (1, 1)
-
-
-def _weights_message(name: str, weights: str, error: Exception) -> str:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    if weights:
-        return f"{weights}: not weights of {name} ({reason})"
-    offline = " HF_HUB_OFFLINE is set." if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
-    return (
-        f"The published weights of {name} cannot be loaded ({reason}).{offline} Fetch them on a machine with a network "
-        f"(`timm.create_model('{name}', pretrained=True)`), copy the file, and set network.weights to its path."
-    )
+def _is_stem(name: str) -> bool:
+    first = name.removeprefix("model.").split(".")[0]
+    return first.startswith("stem") or first in STEM_NAMES

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -13,6 +14,9 @@ from sfc.config import RunConfig
 from sfc.errors import SFCError
 from sfc.run_folder import RunFolder, write_json
 from sfc.settings import add_settings, load_config, settings_of
+
+if TYPE_CHECKING:
+    from sfc.evaluate import Scores
 
 RECIPES = Path(__file__).parent / "configs"
 """Recipes that come with the package."""
@@ -124,6 +128,17 @@ def _demo(_: ArgumentParser, parsed: Namespace) -> int:
     )
     folder = Path(parsed.run)
     return _print_run(run(config, folder), folder)
+
+
+def _print_run(scores: list[Scores], folder: Path) -> int:
+    if scores:
+        from sfc.score_table import print_scores
+
+        print_scores(scores)
+    page = RunFolder(folder).report / "index.html"
+    if page.exists():
+        print(f"\nPage and pictures: {page}")
+    return 0
 
 
 def _check(parser: ArgumentParser, parsed: Namespace) -> int:

@@ -88,7 +88,7 @@ def read_data(config: RunConfig, run: RunFolder) -> Data:
     return Data(without_masks, scoring if scoring is not None and len(scoring) else None, val)
 
 
-def run(config: RunConfig, root: Path, stages: Sequence[str] = STAGES) -> dict[str, list[Scores]]:
+def run(config: RunConfig, root: Path, stages: Sequence[str] = STAGES) -> list[Scores]:
     """Goes through the stages, skipping what is done.
 
     Args:
@@ -97,7 +97,7 @@ def run(config: RunConfig, root: Path, stages: Sequence[str] = STAGES) -> dict[s
         stages: which of `STAGES`.
 
     Returns:
-        Scores of each variant; empty on processes other than the first.
+        Scores of each variant and split; empty on processes other than the first.
 
     Raises:
         SFCError: bad data, settings, checkpoint, or a full disk; what was finished stays.
@@ -115,7 +115,7 @@ def run(config: RunConfig, root: Path, stages: Sequence[str] = STAGES) -> dict[s
     fabric.barrier()
     if not fabric.is_global_zero:
         data = read_data(config, folder)
-    scores: dict[str, list[Scores]] = {}
+    scores: list[Scores] = []
     for variant in variants(config, folder):
         if "classify" in stages:
             _classify(fabric, variant, data)
@@ -123,7 +123,7 @@ def run(config: RunConfig, root: Path, stages: Sequence[str] = STAGES) -> dict[s
             _localize(fabric, variant, data)
         fabric.barrier()
         if "evaluate" in stages and fabric.is_global_zero:
-            scores[variant.name] = _evaluate(variant, data)
+            scores.extend(_evaluate(variant, data))
     if "report" in stages and fabric.is_global_zero:
         _report(config, folder, data)
     fabric.barrier()
@@ -154,3 +154,32 @@ def _localize(fabric: Fabric, variant: Variant, data: Data) -> None:
         title = f"{config.name}: CAMs of {split}"
         store = variant.folder.cams(split)
         localize(fabric, net, dataset, store, config.localize, config.machine, weights, title)
+
+
+def _evaluate(variant: Variant, data: Data) -> list[Scores]:
+    from sfc.classify.train import load_classifier
+    from sfc.data.groups import class_groups
+    from sfc.evaluate import evaluate_cams, write_scores
+
+    config = variant.config
+    _, choice = load_classifier(config.classify, data.train.classes, variant.folder.classify)
+    groups = class_groups(data.train.class_counts(), config.data.head_share, config.data.tail_share)
+    provenance = {
+        "checkpoint": choice,
+        "labels": f"{config.localize.labels}",
+        "scales": ", ".join(f"{scale:g}" for scale in config.localize.scales) + ", each with its mirror",
+        "CRF": "none",
+    }
+    scores = [
+        evaluate_cams(
+            dataset,
+            variant.folder.cams(split),
+            run=config.name,
+            class_groups=groups,
+            provenance=provenance,
+            fusion_lambda=config.evaluate.fusion_lambda,
+        )
+        for split, dataset in data.scored()
+    ]
+    write_scores(variant.folder.scores, scores)
+    return scores

@@ -1,0 +1,74 @@
+"""Scores as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from sfc.evaluate import Scores
+
+
+def print_scores(scores: Sequence[Scores], console: Console | None = None) -> None:
+    """Prints a table a split: every variant and map, then IoU by class; above it, all that the numbers depend on."""
+    console = console or Console()
+    for split in dict.fromkeys(entry.split for entry in scores):
+        entries = [entry for entry in scores if entry.split == split]
+        _print_heading(console, entries)
+        console.print(_summary(entries))
+        console.print(_by_class(entries))
+        for entry in entries:
+            if entry.missing:
+                console.print(f"{entry.run}: {len(entry.missing)} images have no CAMs, such as {entry.missing[0]}")
+
+
+def _print_heading(console: Console, entries: Sequence[Scores]) -> None:
+    first = entries[0]
+    console.print(f"\n[bold]CAMs on {first.dataset}, split {first.split}, {first.images} images[/bold]")
+    for name in dict.fromkeys(key for entry in entries for key in entry.provenance):
+        said = {entry.run: entry.provenance.get(name, "") for entry in entries}
+        if len(set(said.values())) == 1:
+            console.print(f"  {name}: {said[first.run]}", highlight=False)
+        else:
+            for run, words in said.items():
+                console.print(f"  {name} ({run}): {words}", highlight=False)
+
+
+def _summary(entries: Sequence[Scores]) -> Table:
+    table = Table(caption="mIoU in percent; head, medium, tail, over- and under-activation at the fixed rule")
+    table.add_column("")
+    table.add_column("map")
+    for name in ("fixed", "oracle", "head", "medium", "tail"):
+        table.add_column(name if name != "oracle" else "oracle\n(uses truth)", justify="right")
+    table.add_column("over-activation\nhead/medium/tail", justify="right")
+    table.add_column("under-activation\nhead/medium/tail", justify="right")
+    for entry in entries:
+        best = entry.best()
+        for score in entry.scores:
+            groups = [f"{value:.1f}" for value in score.groups.values()]
+            table.add_row(
+                entry.run if score is entry.scores[0] else "",
+                score.what,
+                f"{score.fixed:.1f}",
+                f"{score.oracle:.1f} @{score.oracle_background_score:.2f}",
+                *groups,
+                "/".join(f"{value:.0f}" for value in score.over_activation.values()),
+                "/".join(f"{value:.0f}" for value in score.under_activation.values()),
+                style="bold" if score is best else "",
+                end_section=score is entry.scores[-1],
+            )
+    return table
+
+
+def _by_class(entries: Sequence[Scores]) -> Table:
+    table = Table(caption="IoU in percent of each variant's best map at the fixed rule; – occurs nowhere")
+    table.add_column("class")
+    table.add_column("group")
+    for entry in entries:
+        table.add_column(f"{entry.run}\n{entry.best().what}", justify="right")
+    groups = ["", *entries[0].class_groups]
+    for index, name in enumerate(entries[0].classes):
+        values = [entry.best().iou[index] for entry in entries]
+        table.add_row(name, groups[index], *("–" if value is None else f"{value:.1f}" for value in values))
+    return table
