@@ -96,9 +96,11 @@ def finish(header: dict[str, Any], figures: list[Figure]) -> None:
     print(json.dumps({**header, "figures": rows}), flush=True)
 
 
-def interleaved(variants: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1) -> dict[str, float]:
+def interleaved(
+    variants: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1, clock_name: str = CLOCK
+) -> dict[str, float]:
     """Median seconds of each variant; they take turns, so that a busy machine slows them alike."""
-    clock = CLOCKS[CLOCK]
+    clock = CLOCKS[clock_name]
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for round_index in range(warm_up + rounds):
         for name, run in variants.items():
