@@ -74,7 +74,9 @@ def row(results: Sequence[Scores], baseline: Sequence[Scores]) -> list[str]:
     for index in range(3):
         fixed = [entry.scores[index].fixed for entry in results]
         oracle = [entry.scores[index].oracle for entry in results]
-        cells.append(f"{np.mean(fixed):.1f} ± {np.std(fixed, ddof=1) if len(fixed) > 1 else 0:.1f} / {np.mean(oracle):.1f}")
+        cells.append(
+            f"{np.mean(fixed):.1f} ± {np.std(fixed, ddof=1) if len(fixed) > 1 else 0:.1f} / {np.mean(oracle):.1f}"
+        )
     total = [entry.scores[2] for entry in results]
     for name in ("groups", "under_activation", "over_activation"):
         values = [list(getattr(entry, name).values()) for entry in total]
@@ -89,7 +91,9 @@ def row(results: Sequence[Scores], baseline: Sequence[Scores]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[101, 102, 103, 104, 105])
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["plain", "plain-long", "sfc", "coefficient"])
+    parser.add_argument(
+        "--variants", nargs="+", choices=VARIANTS, default=["plain", "plain-long", "sfc", "coefficient"]
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/synthetic-study"))
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -99,7 +103,10 @@ def main() -> None:
         for name in variants:
             scores, seconds = score(options.runs, seed, name, options.threads)
             results[name].append(scores)
-            print(f"seed {seed} {name}: " + ", ".join(f"{s.what} {s.fixed:.1f}" for s in scores.scores), f"{seconds:.0f} s")
+            print(
+                f"seed {seed} {name}: " + ", ".join(f"{s.what} {s.fixed:.1f}" for s in scores.scores),
+                f"{seconds:.0f} s",
+            )
     table = Table(title=f"CAM mIoU on the training images, seeds {options.seeds}")
     columns = ("variant", "W fixed / oracle", "P", "W + P", "head / medium / tail", "under-act. %", "over-act. %")
     for column in (*columns, "W + P minus plain's best map: mean ± standard error"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     child = add("run", _run, "every stage, skipping what is done")
     _add_run_options(child)
     for name, text in STAGE_HELP.items():
-        child = add(name, lambda parser, parsed, stage=name: _stage(stage, parser, parsed), text)
+        child = add(name, partial(_stage, name), text)
         _add_run_options(child)
     child = add("check", _check, "is a data set sound? counts, long tail, broken files, unknown labels")
     child.add_argument("source", nargs="?", type=str, default="", help="data set folder or table; or use --config")
@@ -91,9 +92,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
 
 def _add_run_options(parser: ArgumentParser) -> None:
     add_settings(parser)
-    parser.add_argument(
-        "--run", type=str, default="", help="run folder; default: runs/ and the name of the recipe"
-    )
+    parser.add_argument("--run", type=str, default="", help="run folder; default: runs/ and the name of the recipe")
 
 
 def _settings(parser: ArgumentParser, parsed: Namespace) -> tuple[RunConfig, Path]:

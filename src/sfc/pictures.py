@@ -55,7 +55,11 @@ def draw_cams(path: Path, rows: Sequence[CamPicture], classes: Sequence[str]) ->
     colours = np.array(mask_palette()).reshape(-1, 3)
     strips = []
     for row in rows:
-        panels = (row.image, overlay(row.image, row.keys, row.weight_cam), overlay(row.image, row.keys, row.prototype_cam))
+        panels = (
+            row.image,
+            overlay(row.image, row.keys, row.weight_cam),
+            overlay(row.image, row.keys, row.prototype_cam),
+        )
         width = max(1, round(row.image.shape[1] * HEIGHT / row.image.shape[0]))
         strip = Image.new("RGB", (3 * width + 2 * GAP, HEIGHT + CAPTION), "white")
         draw = ImageDraw.Draw(strip)

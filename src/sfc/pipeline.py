@@ -78,11 +78,9 @@ def read_data(config: RunConfig, run: RunFolder) -> Data:
         from sfc.data.synthetic import write_synthetic
 
         write_synthetic(run.synthetic_data, data.synthetic_seed, data.synthetic_images)
-        data = replace(
-            data, root=str(run.synthetic_data), train_masks="train_with_masks.csv", classes="classes.txt", val=data.val or "val.csv"
-        )
+        data = replace(data, root=str(run.synthetic_data))
     train = read_dataset(data, "train")
-    scoring = read_training_masks(data)
+    scoring = read_training_masks(data, train)
     val = read_dataset(data, "val") if data.val else None
     without_masks = replace(train, records=tuple(replace(record, mask=None) for record in train.records))
     return Data(without_masks, scoring if scoring is not None and len(scoring) else None, val)

@@ -30,9 +30,13 @@ Batch = dict[str, Any]
 class Stateful(Protocol):
     """Something beside the model that a resumed run needs back, such as the image bank."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """What to save: tensors and plain values."""
+        ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes it back."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def make_fabric(machine: MachineConfig) -> Fabric:
     Raises:
         ConfigError: the machine does not have what the settings ask for.
     """
-    from lightning_fabric.strategies import DDPStrategy
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
     several = machine.devices * machine.nodes > 1
     if machine.threads:
@@ -149,9 +153,7 @@ def make_optimiser(config: TrainingConfig, groups: Sequence[ParameterGroup]) -> 
     ]
     if config.optimiser == "adamw":
         return torch.optim.AdamW(options, lr=config.learning_rate, weight_decay=config.weight_decay)
-    return torch.optim.SGD(
-        options, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    return torch.optim.SGD(options, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
 def fit(fabric: Fabric, job: Job, config: TrainingConfig, machine: MachineConfig, folder: Path, title: str) -> None:
@@ -175,9 +177,7 @@ def fit(fabric: Fabric, job: Job, config: TrainingConfig, machine: MachineConfig
 
 
 class _Fit:
-    def __init__(
-        self, fabric: Fabric, job: Job, config: TrainingConfig, machine: MachineConfig, folder: Path
-    ) -> None:
+    def __init__(self, fabric: Fabric, job: Job, config: TrainingConfig, machine: MachineConfig, folder: Path) -> None:
         self.fabric, self.job, self.config, self.machine = fabric, job, config, machine
         self.checkpoint = folder / "checkpoint.pt"
         self.log_folder = folder
@@ -253,7 +253,9 @@ class _Fit:
             fabric.clip_gradients(objective, optimiser, max_norm=config.clip, error_if_nonfinite=False)
         stacked = torch.stack([value.detach().float() for value in losses.values()])
         # The mean over processes is what one process with the whole batch would have seen.
-        values = dict(zip(losses, fabric.all_reduce(stacked, reduce_op="mean").tolist(), strict=True))
+        mean = fabric.all_reduce(stacked, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        values = dict(zip(losses, mean.tolist(), strict=True))
         if not math.isfinite(values["total"]):
             raise SFCError(
                 f"the loss is {values['total']} at step {step}: lower training.learning_rate or set training.clip; "

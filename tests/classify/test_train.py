@@ -222,7 +222,12 @@ def test_class_without_images_takes_no_part(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "tolerance"),
-    [({"precision": "bf16"}, 0.05), ({"channels_last": False}, 1e-3), ({"workers": 2}, 1e-6), ({"compile": True}, 1e-3)],
+    [
+        ({"precision": "bf16"}, 0.05),
+        ({"channels_last": False}, 1e-3),
+        ({"workers": 2}, 1e-6),
+        ({"compile": True}, 1e-3),
+    ],
 )
 def test_machine_options_change_speed_not_losses(tmp_path: Path, options: dict, tolerance: float) -> None:
     data = squares(tmp_path / "images")
@@ -245,9 +250,8 @@ from sfc.config import BankConfig
 config = replace(t.CONFIG, machine=replace(t.CONFIG.machine, devices=int(sys.argv[2])))
 network = replace(config.classify.network, frozen_norm={frozen})
 classify = replace(config.classify, network=network, bank=BankConfig(draws={draws}))
-t.train_classifier(
-    t.make_fabric(config.machine), replace(config, classify=classify), t.squares(Path(sys.argv[3])), None, Path(sys.argv[1])
-)
+config, data = replace(config, classify=classify), t.squares(Path(sys.argv[3]))
+t.train_classifier(t.make_fabric(config.machine), config, data, None, Path(sys.argv[1]))
 """
 
 
@@ -275,5 +279,5 @@ def test_processes_with_ordinary_norms_say_that_a_cpu_does_not_synchronise_them(
     result = run_processes(tmp_path, 2, frozen=False, draws=2)
     assert result.stderr.count("batch norm is not synchronised between CPU processes") == 1
     # Each process keeps its own bank.
-    rank = [path for path in (tmp_path / "run2").glob("checkpoint.rank1.*.pt")]
+    rank = list((tmp_path / "run2").glob("checkpoint.rank1.*.pt"))
     assert [path.name for path in rank] == ["checkpoint.rank1.step12.pt"]

@@ -150,9 +150,7 @@ def train_classifier(fabric: Fabric, config: RunConfig, train: DataSet, scoring:
     )
     _freeze_unused(net, loss)
     net = synchronise_norms(fabric, net, classify.network)
-    preparation = Preparation(
-        classify, len(train.classes), steps * classify.training.epochs, fabric.global_rank
-    )
+    preparation = Preparation(classify, len(train.classes), steps * classify.training.epochs, fabric.global_rank)
     observers: list[Callable[[int], None]] = []
     if classify.training.select == "ground_truth":
         observers.append(GroundTruthSelection(fabric, net, scoring, config.machine, folder))
@@ -193,7 +191,7 @@ def synchronise_norms(fabric: Fabric, net: SFCNetwork, config: NetworkConfig) ->
     if fabric.world_size == 1 or config.frozen_norm or not any(isinstance(m, nn.BatchNorm2d) for m in net.modules()):
         return net
     if fabric.device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-any-return]
+        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
     if fabric.is_global_zero:
         warnings.warn(
             "batch norm is not synchronised between CPU processes: each normalises by its own share of the batch",

@@ -83,7 +83,9 @@ def localize(
                 )
                 if saving is not None:
                     saving.result()
-                saving = writer.submit(save_cams, cam_path(folder, record.id), *cams, lossless=config.store == "lossless")
+                saving = writer.submit(
+                    save_cams, cam_path(folder, record.id), *cams, lossless=config.store == "lossless"
+                )
             bar.update(task, advance=1)
         if saving is not None:
             saving.result()
