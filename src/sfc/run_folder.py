@@ -102,7 +102,7 @@ class RunFolder:
     @property
     def synthetic_data(self) -> Path:
         """Where the built-in benchmark is written."""
-        return self.root / "data"
+        return self.root / "synthetic"
 
     @property
     def report(self) -> Path:
