@@ -169,6 +169,10 @@ def test_missing_file_folder_and_text(tmp_path: Path) -> None:
             read(tmp_path / "none.jpg")
         with pytest.raises(DataError, match="cannot be read"):
             read(tmp_path)
+        (tmp_path / "loop.jpg").unlink(missing_ok=True)
+        (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+        with pytest.raises(DataError, match=r"loop\.jpg: cannot be read \(Too many levels"):
+            read(tmp_path / "loop.jpg")
         (tmp_path / "text.jpg").write_text("a page of HTML, saved under the wrong name")
         with pytest.raises(DataError, match=r"text.jpg: not a readable JPEG, .* or AVIF image"):
             read(tmp_path / "text.jpg")

@@ -32,7 +32,8 @@ def _scan(folder: Path) -> dict[str, str]:
     """Names of the files, under themselves and under their composed (NFC) form."""
     try:
         with os.scandir(folder) as entries:
-            files = [entry.name for entry in entries if not entry.is_dir()]
+            # A link is not followed: one that leads nowhere or in circles must not hide the others.
+            files = [entry.name for entry in entries if entry.is_symlink() or not entry.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
