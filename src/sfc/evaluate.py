@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import numpy as np
 from sfc.data.records import DataSet, Record
 from sfc.errors import DataError, SFCError
 from sfc.localize.store import cam_path, load_cams
-from sfc.metrics import BACKGROUND_SCORE, Areas, ThresholdCurve, best_foreground, group_means
+from sfc.metrics import BACKGROUND_SCORE, ConfusionMatrix, ThresholdCurve, best_foreground, group_means, ratio
 from sfc.run_folder import write_json
+from sfc.training_log import progress_bar
 
 SHARDS = 8
 """Images are counted in so many shards, which threads share; the counts are integers, so the sum is exact."""
@@ -37,6 +38,9 @@ class Score:
         under_activation: false negatives in percent of the true area, by group.
         pixel_accuracy: percent.
         curve: background scores and their mIoU in percent, for the threshold curve.
+        class_over_activation: percent per class, background first; None without true area.
+        class_over_on_background: the part of it that lies on background; the rest lies on other classes.
+        class_under_activation: percent per class.
     """
 
     what: str
@@ -50,6 +54,9 @@ class Score:
     under_activation: dict[str, float]
     pixel_accuracy: float
     curve: dict[str, list[float]]
+    class_over_activation: list[float | None] = field(default_factory=list)
+    class_over_on_background: list[float | None] = field(default_factory=list)
+    class_under_activation: list[float | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,7 @@ class Scores:
         missing: ids of images with a mask but without CAMs.
         classes: `background`, then the foreground classes.
         class_groups: head, medium, tail or absent, for each foreground class.
+        class_counts: training images of each foreground class; empty if not known.
         provenance: checkpoint selection, scales, labels, CRF, treatment of 255, in words.
         scores: W, P and their sum.
     """
@@ -77,6 +85,7 @@ class Scores:
     class_groups: list[str]
     provenance: dict[str, str]
     scores: list[Score]
+    class_counts: list[int] = field(default_factory=list)
 
     def best(self) -> Score:
         """The map with the highest score under the fixed rule."""
@@ -91,8 +100,9 @@ def evaluate_cams(
     class_groups: Sequence[str],
     provenance: Mapping[str, str],
     fusion_lambda: float = 1.0,
+    class_counts: Sequence[int] | np.ndarray = (),
 ) -> Scores:
-    """Scores the stored CAMs of a split.
+    """Scores the stored CAMs of a split, several images at a time; memory does not depend on their number.
 
     Args:
         dataset: images with masks.
@@ -101,9 +111,10 @@ def evaluate_cams(
         class_groups: head, medium, tail or absent for each class, from the **training** counts.
         provenance: what to print beside the scores.
         fusion_lambda: λ of the sum W + λP.
+        class_counts: training images of each class, for the table.
 
     Raises:
-        SFCError: no image has CAMs.
+        SFCError: no image has CAMs, or no pixel has a truth.
         DataError: a CAM file or a mask is damaged, or their sizes differ.
     """
     records = dataset.with_masks().records
@@ -111,14 +122,19 @@ def evaluate_cams(
     if not found:
         raise SFCError(f"{folder}: no CAMs of the {len(records)} images with masks in {dataset.name} {dataset.split}")
     num_classes = len(dataset.classes) + 1
-    with ThreadPoolExecutor() as pool:
-        shards = pool.map(
-            lambda shard: _count(found[shard::SHARDS], folder, num_classes, fusion_lambda), range(min(SHARDS, len(found)))
-        )
-        curves = next(iter(shards))
-        for other in shards:
-            for curve, addition in zip(curves, other, strict=True):
-                curve.merge(addition)
+    with progress_bar() as bar, ThreadPoolExecutor(SHARDS) as pool:
+        task = bar.add_task(f"{run}: scores of {dataset.split}", total=len(found), note="")
+
+        def count(shard: int) -> list[_Counts]:
+            images = found[shard::SHARDS]
+            return _count(images, folder, num_classes, fusion_lambda, lambda: bar.update(task, advance=1))
+
+        counts, *others = pool.map(count, range(min(SHARDS, len(found))))
+    for other in others:
+        for total, addition in zip(counts, other, strict=True):
+            total.merge(addition)
+    if not counts[0].matrix.counts.any():
+        raise SFCError(f"{dataset.name} {dataset.split}: every pixel of its masks is ignored (255)")
     names = ("W", "P", "W + P" if fusion_lambda == 1 else f"W + {fusion_lambda:g} P")
     done = {record.id for record in found}
     return Scores(
@@ -134,13 +150,36 @@ def evaluate_cams(
             "ignored": "pixels with mask value 255",
             **provenance,
         },
-        scores=[_score(name, curve, class_groups) for name, curve in zip(names, curves, strict=True)],
+        scores=[_score(name, count, class_groups) for name, count in zip(names, counts, strict=True)],
+        class_counts=[int(count) for count in class_counts],
     )
 
 
-def _count(records: Sequence[Record], folder: Path, num_classes: int, fusion_lambda: float) -> list[ThresholdCurve]:
+@dataclass(frozen=True)
+class _Counts:
+    """What the scores of one map are made of."""
+
+    curve: ThresholdCurve
+    matrix: ConfusionMatrix
+
+    def update(self, truth: np.ndarray, keys: np.ndarray, cam: np.ndarray) -> None:
+        best, margin = best_foreground(keys, cam)
+        self.curve.update(truth, best, margin)
+        self.matrix.update(truth, np.where(margin > 0, best, 0))
+
+    def merge(self, other: _Counts) -> None:
+        self.curve.merge(other.curve)
+        self.matrix.merge(other.matrix)
+
+
+def _count(
+    records: Sequence[Record], folder: Path, num_classes: int, fusion_lambda: float, done: Callable[[], None]
+) -> list[_Counts]:
     """Counts of W, P and W + λP over some images."""
-    curves = [ThresholdCurve(num_classes, scale) for scale in (1.0, 1.0, 1.0 + fusion_lambda)]
+    counts = [
+        _Counts(ThresholdCurve(num_classes, scale), ConfusionMatrix(num_classes))
+        for scale in (1.0, 1.0, 1.0 + fusion_lambda)
+    ]
     for record in records:
         assert record.mask is not None
         truth = record.mask.load()
@@ -150,30 +189,39 @@ def _count(records: Sequence[Record], folder: Path, num_classes: int, fusion_lam
             raise DataError(path, f"CAMs of {weight.shape[1:]} pixels for a mask of {truth.shape}")
         if keys[-1] >= num_classes:
             raise DataError(path, f"class {keys[-1] - 1} in a data set of {num_classes - 1} classes")
-        for curve, cam in zip(curves, (weight, prototype, weight + np.float32(fusion_lambda) * prototype), strict=True):
-            curve.update(truth, *best_foreground(keys, cam))
-    return curves
+        for count, cam in zip(counts, (weight, prototype, weight + np.float32(fusion_lambda) * prototype), strict=True):
+            count.update(truth, keys, cam)
+        done()
+    return counts
 
 
-def _score(what: str, curve: ThresholdCurve, class_groups: Sequence[str]) -> Score:
-    areas = curve.areas()
-    mean = 100 * areas.mean_iou()
-    fixed: Areas = areas[curve.fixed_index]
+def _score(what: str, counts: _Counts, class_groups: Sequence[str]) -> Score:
+    curve, fixed = counts.curve, counts.matrix.areas()
+    mean = 100 * curve.areas().mean_iou()
     oracle = int(np.nanargmax(mean))
-    iou = 100 * fixed.iou()
+    iou, over, under = 100 * fixed.iou(), 100 * fixed.over_activation(), 100 * fixed.under_activation()
+    on_background = counts.matrix.counts[0].copy()
+    on_background[0] = 0
     return Score(
         what=what,
-        fixed=float(mean[curve.fixed_index]),
+        fixed=float(100 * fixed.mean_iou()),
         background_score=float(curve.thresholds[curve.fixed_index]),
         oracle=float(mean[oracle]),
         oracle_background_score=float(curve.thresholds[oracle]),
-        iou=[None if np.isnan(value) else float(value) for value in iou],
+        iou=_listed(iou),
         groups=group_means(iou[1:], class_groups),
-        over_activation=group_means(100 * fixed.over_activation()[1:], class_groups),
-        under_activation=group_means(100 * fixed.under_activation()[1:], class_groups),
+        over_activation=group_means(over[1:], class_groups),
+        under_activation=group_means(under[1:], class_groups),
         pixel_accuracy=float(100 * fixed.pixel_accuracy()),
         curve={"background_score": curve.thresholds[::5].tolist(), "miou": mean[::5].tolist()},
+        class_over_activation=_listed(over),
+        class_over_on_background=_listed(100 * ratio(on_background, fixed.truth)),
+        class_under_activation=_listed(under),
     )
+
+
+def _listed(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]
 
 
 def write_scores(path: Path, scores: Sequence[Scores]) -> None:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sfc.data.groups import GROUPS
 from sfc.data.records import IGNORE
 
 BACKGROUND_SCORE = 0.4
 """What METHOD adds to the background channel before the argmax: the fixed rule for W or P alone."""
-
-GROUPS = ("head", "medium", "tail")
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Areas:
 
     def iou(self) -> NDArray[np.float64]:
         """float64 [..., K] in [0, 1]; NaN for a class that occurs neither in truth nor in prediction."""
-        return _ratio(self.intersection, self.truth + self.prediction - self.intersection)
+        return ratio(self.intersection, self.truth + self.prediction - self.intersection)
 
     def mean_iou(self) -> NDArray[np.float64]:
         """float64 [...]: mean over the classes that occur in truth or prediction, background included; else NaN."""
@@ -44,15 +43,15 @@ class Areas:
 
     def over_activation(self) -> NDArray[np.float64]:
         """float64 [..., K] >= 0: false positives relative to the true area; NaN without true area."""
-        return _ratio(self.prediction - self.intersection, self.truth)
+        return ratio(self.prediction - self.intersection, self.truth)
 
     def under_activation(self) -> NDArray[np.float64]:
         """float64 [..., K] in [0, 1]: false negatives relative to the true area; NaN without true area."""
-        return _ratio(self.truth - self.intersection, self.truth)
+        return ratio(self.truth - self.intersection, self.truth)
 
     def pixel_accuracy(self) -> NDArray[np.float64]:
         """float64 [...] in [0, 1]: share of the pixels whose class is right; NaN without pixels."""
-        return _ratio(self.intersection.sum(axis=-1), self.truth.sum(axis=-1))
+        return ratio(self.intersection.sum(axis=-1), self.truth.sum(axis=-1))
 
     def __getitem__(self, index: int) -> Areas:
         """The counts at one position of the leading axis."""
@@ -220,10 +219,11 @@ def group_means(values: NDArray[np.float64], groups: Sequence[str]) -> dict[str,
 def mean_of_present(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean over the last axis without its NaNs; NaN where nothing is left."""
     present = ~np.isnan(values)
-    return _ratio(np.where(present, values, 0.0).sum(axis=-1), present.sum(axis=-1))
+    return ratio(np.where(present, values, 0.0).sum(axis=-1), present.sum(axis=-1))
 
 
-def _ratio(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> NDArray[np.float64]:
+def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Quotient of counts; NaN where the denominator is 0."""
     top, bottom = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
     result: NDArray[np.float64] = np.full(np.broadcast(top, bottom).shape, np.nan)
     return np.divide(top, bottom, out=result, where=bottom > 0)
