@@ -20,8 +20,8 @@ _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000
 """Photographs only: Pillow would also run Ghostscript on an EPS file."""
 
 
-def read_image(path: Path) -> np.ndarray:
-    """uint8 [H, W, 3] RGB, as a viewer would show the file.
+def open_image(path: Path) -> Image.Image:
+    """RGB picture in memory, as a viewer would show the file.
 
     EXIF (or XMP) rotation is applied; grayscale, palette, CMYK and 16-bit images are converted (16 bits are scaled to
     8); transparent pixels are laid over white. Colour profiles are not applied.
@@ -32,7 +32,18 @@ def read_image(path: Path) -> np.ndarray:
     """
     with _opened(path) as image:
         orientation = _orientation(image, path)
-        return _turn(np.array(_to_rgb(image, path)), orientation)
+        image.load()
+        picture = _to_rgb(image, path)
+        return picture if orientation == 1 else Image.fromarray(_turn(np.asarray(picture), orientation))
+
+
+def read_image(path: Path) -> np.ndarray:
+    """uint8 [H, W, 3] of `open_image`.
+
+    Raises:
+        DataError: as `open_image`.
+    """
+    return np.array(open_image(path))
 
 
 def image_size(path: Path) -> tuple[int, int]:

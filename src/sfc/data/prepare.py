@@ -206,8 +206,8 @@ def _require_voc(voc: Path) -> None:
 
 def _sbd_mask_to_png(data: bytes) -> bytes:
     """Class mask of one image of the Semantic Boundaries Dataset: MATLAB file to palette PNG."""
-    from scipy.io import loadmat  # noqa: PLC0415 - slow to import, needed by few
-    from scipy.io.matlab import MatReadError  # noqa: PLC0415
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
         mask = np.asarray(loadmat(io.BytesIO(data))["GTcls"][0]["Segmentation"][0])

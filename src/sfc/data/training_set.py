@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sfc.config import InputConfig
-from sfc.data.images import read_image
+from sfc.data.images import open_image
 from sfc.data.records import DataSet
 from sfc.data.transforms import augment
 from sfc.errors import DataError
@@ -39,7 +39,7 @@ class TrainingSet(Dataset[dict[str, Tensor] | DataError]):
         """
         epoch, index = key
         try:
-            image = read_image(self.records[index].image)
+            image = open_image(self.records[index].image)
         except DataError as error:
             return error
         generator = np.random.default_rng([self.seed, epoch, index])

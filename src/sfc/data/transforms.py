@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-
-from sfc.data.resize import resize_into
+from PIL import Image
 
 
 def augment(
-    image: np.ndarray,
+    image: Image.Image,
     generator: np.random.Generator,
     long_side: tuple[int, int] | None = (320, 640),
     crop: int = 512,
@@ -20,31 +19,39 @@ def augment(
     zeros. Normalisation comes later, on the device, and must leave the padding at zero.
 
     Args:
-        image: uint8 [H, W, 3].
+        image: an RGB picture.
         generator: the only source of randomness.
         long_side: range, both ends included, of the long side in pixels after bicubic resizing; None keeps the size.
         crop: side of the square in pixels.
         flip: mirror with probability one half.
 
     Returns:
-        uint8 [crop, crop, 3], a view of contiguous [3, crop, crop]; and int64 [4], top, left, bottom and right (ends
+        uint8 [crop, crop, 3]; and int64 [4], top, left, bottom and right (ends
         excluded) of the real pixels in it.
     """
-    size = (image.shape[0], image.shape[1])
+    size = (image.height, image.width)
     if long_side is not None:
         size = _with_long_side(size, int(generator.integers(*long_side, endpoint=True)))
     mirror = bool(generator.random() < 0.5) and flip
     to_top, from_top, height = _place(size[0], crop, generator)
     to_left, from_left, width = _place(size[1], crop, generator)
-    planes = np.zeros((3, crop, crop), dtype=np.uint8)
-    if size == image.shape[:2]:
-        cut = image[from_top : from_top + height, from_left : from_left + width]
-        planes[:, to_top : to_top + height, to_left : to_left + width] = (cut[:, ::-1] if mirror else cut).transpose(
-            2, 0, 1
-        )
-    else:
-        resize_into(planes, image, size, (from_top, from_left, height, width), (to_top, to_left), mirror)
-    return planes.transpose(1, 2, 0), np.array([to_top, to_left, to_top + height, to_left + width], dtype=np.int64)
+    part = np.asarray(_resized_part(image, size, (from_top, from_left, height, width)))
+    pixels = np.zeros((crop, crop, 3), dtype=np.uint8)
+    pixels[to_top : to_top + height, to_left : to_left + width] = part[:, ::-1] if mirror else part
+    return pixels, np.array([to_top, to_left, to_top + height, to_left + width], dtype=np.int64)
+
+
+def _resized_part(image: Image.Image, size: tuple[int, int], part: tuple[int, int, int, int]) -> Image.Image:
+    """Part (top, left, height, width) of the image resized to `size`; only that part is computed.
+
+    Pillow takes the edges of its box as float32, so a few pixels differ slightly from those of the whole resized image.
+    """
+    top, left, height, width = part
+    if size == (image.height, image.width):
+        return image.crop((left, top, left + width, top + height))
+    rows, columns = image.height / size[0], image.width / size[1]
+    right, bottom = min((left + width) * columns, image.width), min((top + height) * rows, image.height)
+    return image.resize((width, height), Image.Resampling.BICUBIC, box=(left * columns, top * rows, right, bottom))
 
 
 def _with_long_side(size: tuple[int, int], target: int) -> tuple[int, int]:
