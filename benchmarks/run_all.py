@@ -15,6 +15,8 @@ from measure import Figure
 
 HERE = Path(__file__).parent
 HELPERS = {"measure.py", "yardstick.py", "run_all.py"}
+STUDIES = {"synthetic_study.py"}
+"""Hours rather than minutes, and tables rather than bars: run them on their own."""
 
 
 def run(script: Path) -> tuple[list[Figure], bool]:
@@ -32,17 +34,15 @@ def run(script: Path) -> tuple[list[Figure], bool]:
 
 
 def main() -> int:
+    scripts = {path.stem: path for path in sorted(HERE.glob("*.py")) if path.name not in HELPERS | STUDIES}
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="benchmarks to run, such as prototype (default: all)")
-    names = parser.parse_args().names
-    scripts = [path for path in sorted(HERE.glob("*.py")) if path.name not in HELPERS]
-    failed, summary = [], []
-    for script in scripts:
-        if names and script.stem not in names:
-            continue
+    parser.add_argument("names", nargs="*", help=f"which to run (default: all): {', '.join(scripts)}")
+    names = parser.parse_args().names or list(scripts)
+    failed, summary = [name for name in names if name not in scripts], []
+    for script in [scripts[name] for name in names if name in scripts]:
         figures, succeeded = run(script)
         print(flush=True)
-        failed += [] if succeeded else [script.name]
+        failed += [] if succeeded else [script.stem]
         summary += [(script.stem, figure) for figure in figures if figure.verdict]
     print("# all bars")
     for stem, figure in summary:
