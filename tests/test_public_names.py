@@ -1,0 +1,39 @@
+"""The names that others import from the package root."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import sfc
+
+NAMES = {
+    "ImageBank",
+    "MSDWLoss",
+    "SFCNetwork",
+    "correlate_pixels",
+    "distribution_coefficient",
+    "expected_resampling",
+    "infer_cams",
+    "prototype_cam",
+}
+
+
+def test_every_public_name_resolves_and_is_listed() -> None:
+    assert set(sfc.__all__) == NAMES
+    for name in NAMES:
+        assert getattr(sfc, name).__name__ == name
+        assert name in dir(sfc)
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = sfc.nonsense
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    code = "import sys, sfc, sfc.config, sfc.cli; print('torch' in sys.modules, 'timm' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["False", "False"]
