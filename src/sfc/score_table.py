@@ -36,25 +36,23 @@ def _print_heading(console: Console, entries: Sequence[Scores]) -> None:
 
 
 def _summary(entries: Sequence[Scores]) -> Table:
-    table = Table(caption="mIoU in percent; head, medium, tail, over- and under-activation at the fixed rule")
-    table.add_column("")
-    table.add_column("map")
-    for name in ("fixed", "oracle", "head", "medium", "tail"):
-        table.add_column(name if name != "oracle" else "oracle\n(uses truth)", justify="right")
-    table.add_column("over-activation\nhead/medium/tail", justify="right")
-    table.add_column("under-activation\nhead/medium/tail", justify="right")
+    table = Table(
+        caption="mIoU in percent at the fixed background rule, bold: a variant's best map; best t: the same with the\n"
+        "threshold searched on this ground truth; then IoU, over-activation (false positives) and under-activation\n"
+        "(false negatives) in percent of the true area, each head / medium / tail at the fixed rule"
+    )
+    for name in ("", "map", "fixed", "best t", "h/m/t IoU", "over", "under"):
+        table.add_column(name, justify="left" if name in ("", "map") else "right", no_wrap=True)
     for entry in entries:
         best = entry.best()
         for score in entry.scores:
-            groups = [f"{value:.1f}" for value in score.groups.values()]
+            groups = (score.groups, score.over_activation, score.under_activation)
             table.add_row(
                 entry.run if score is entry.scores[0] else "",
                 score.what,
                 f"{score.fixed:.1f}",
-                f"{score.oracle:.1f} @{score.oracle_background_score:.2f}",
-                *groups,
-                "/".join(f"{value:.0f}" for value in score.over_activation.values()),
-                "/".join(f"{value:.0f}" for value in score.under_activation.values()),
+                f"{score.oracle:.1f}",
+                *("/".join(f"{value:.0f}" for value in group.values()) for group in groups),
                 style="bold" if score is best else "",
                 end_section=score is entry.scores[-1],
             )
