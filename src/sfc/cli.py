@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from sfc.config import RunConfig
 from sfc.errors import SFCError
 from sfc.run_folder import RunFolder, write_json
-from sfc.settings import add_settings, load_config, settings_of
+from sfc.settings import add_settings, load_config, parse, recipes, settings_of
 
 if TYPE_CHECKING:
     from sfc.evaluate import Scores
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         parser, commands = _parser()
-        parsed = parser.parse_args(with_saved_settings(arguments))
+        parsed = parse(parser, with_saved_settings(arguments))
         name = parsed.command
         return commands[name](parsed[name])
     except SFCError as error:
@@ -54,7 +54,7 @@ def with_saved_settings(arguments: list[str]) -> list[str]:
     """Puts a run folder's own settings first where a command names the folder but no recipe."""
     if not arguments or arguments[0] not in ("run", *STAGE_HELP):
         return arguments
-    if any(argument == "--config" or argument.startswith("--config=") for argument in arguments):
+    if recipes(arguments):
         return arguments
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         folder = following if argument == "--run" else argument.removeprefix("--run=") if "--run=" in argument else ""
@@ -64,12 +64,14 @@ def with_saved_settings(arguments: list[str]) -> list[str]:
 
 
 def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
-    parser = ArgumentParser(prog="sfc", description="Image-level labels in, segmentation masks out.")
+    parser = ArgumentParser(
+        prog="sfc", description="Image-level labels in, segmentation masks out.", exit_on_error=False
+    )
     subcommands = parser.add_subcommands(dest="command", required=True)
     commands: dict[str, Callable[[Namespace], int]] = {}
 
     def add(name: str, command: Callable[[ArgumentParser, Namespace], int], text: str) -> ArgumentParser:
-        child = ArgumentParser(description=text[0].upper() + text[1:] + ".")
+        child = ArgumentParser(description=text[0].upper() + text[1:] + ".", exit_on_error=False)
         subcommands.add_subcommand(name, child, help=text)
         commands[name] = lambda parsed: command(child, parsed)
         return child

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -15,6 +17,40 @@ from jsonargparse import ArgumentParser, Namespace
 from sfc.config import RunConfig
 from sfc.errors import ConfigError
 from sfc.run_folder import atomic_write
+
+LEAST = {
+    "data.synthetic_images": 1,
+    "data.synthetic_seed": 0,
+    "classify.network.trained_from": 0,
+    "classify.network.side_channels": 1,
+    "classify.loss.prototype_weight": 0,
+    "classify.loss.scale_weight": 0,
+    "classify.loss.start": 0,
+    "classify.bank.draws": 0,
+    "classify.input.long_side": 1,
+    "classify.input.crop": 16,
+    "classify.input.batch_sizes": 16,
+    "classify.training.learning_rate": 0,
+    "classify.training.head_factor": 0,
+    "classify.training.momentum": 0,
+    "classify.training.weight_decay": 0,
+    "classify.training.poly_power": 0,
+    "classify.training.warmup": 0,
+    "classify.training.clip": 0,
+    "classify.training.batch": 1,
+    "classify.training.epochs": 1,
+    "classify.training.seed": 0,
+    "classify.training.checkpoint_every": 1,
+    "classify.training.picture_every": 0,
+    "localize.scales": 0.01,
+    "localize.threshold": 0,
+    "evaluate.fusion_lambda": 0,
+    "machine.devices": 1,
+    "machine.nodes": 1,
+    "machine.workers": 0,
+    "machine.threads": 0,
+}
+"""The least value of each number (or of each member of a list)."""
 
 
 def add_settings(parser: ArgumentParser) -> None:
@@ -24,10 +60,46 @@ def add_settings(parser: ArgumentParser) -> None:
 
 
 def settings_of(parser: ArgumentParser, parsed: Namespace) -> RunConfig:
-    """The settings among parsed arguments."""
+    """The settings among parsed arguments.
+
+    Raises:
+        ConfigError: a setting is null that must not be, out of range, or a section is no section.
+    """
+    _check_values(RunConfig, parsed)
     names = RunConfig.__dataclass_fields__
     instantiated = parser.instantiate(parsed)
     return RunConfig(**{name: instantiated[name] for name in names})
+
+
+def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    """Parses a command line; whatever is wrong with it becomes one sentence, instead of the usage of every option.
+
+    Args:
+        parser: made with `exit_on_error=False`, and so are its subcommands.
+        arguments: without the program's name.
+
+    Raises:
+        ConfigError: names the option or, where a recipe is at fault, the file and the key.
+    """
+    try:
+        with redirect_stderr(io.StringIO()):
+            return parser.parse_args(list(arguments))
+    except Exception as error:  # jsonargparse raises its own, argparse's and YAML's errors
+        for path in recipes(arguments):
+            _check_recipe(path)
+        raise ConfigError(_sentence(error)) from error
+
+
+def recipes(arguments: Sequence[str]) -> list[str]:
+    """The files that a command line gives with `--config`."""
+    following = [*arguments[1:], ""]
+    pairs = zip(arguments, following, strict=False)
+    values = [after if name == "--config" else name.partition("=")[2] for name, after in pairs if _is_config(name)]
+    return [value for value in values if value]
+
+
+def _is_config(argument: str) -> bool:
+    return argument == "--config" or argument.startswith("--config=")
 
 
 def load_config(paths: Sequence[Path], overrides: Sequence[str] = ()) -> RunConfig:
@@ -38,12 +110,70 @@ def load_config(paths: Sequence[Path], overrides: Sequence[str] = ()) -> RunConf
     """
     parser = ArgumentParser(exit_on_error=False)
     add_settings(parser)
-    arguments = [*(f"--config={path}" for path in paths), *overrides]
+    return settings_of(parser, parse(parser, [*(f"--config={path}" for path in paths), *overrides]))
+
+
+def _check_recipe(path: str) -> None:
+    """Raises a ConfigError that names the file, if it is at fault on its own."""
+    if not Path(path).is_file():
+        raise ConfigError(f"{path}: there is no such recipe")
+    parser = ArgumentParser(exit_on_error=False)
+    add_settings(parser)
     try:
-        with redirect_stderr(io.StringIO()):
-            return settings_of(parser, parser.parse_args(arguments))
-    except Exception as error:  # jsonargparse raises its own, argparse's and YAML's errors
-        raise ConfigError(f"settings: {str(error).strip()}") from error
+        parser.parse_args([f"--config={path}"])
+    except Exception as error:
+        raise ConfigError(f"{path}: {_sentence(error)}") from error
+
+
+def _sentence(error: Exception) -> str:
+    """What jsonargparse says over several lines about types and groups, in one line about settings."""
+    text = " ".join(str(error).split())
+    if text.startswith("Unexpected config:"):
+        return "holds no settings"
+    unknown = re.search(r"(?:Group '([^']+)' does not accept option|Option) '([^']+)'", text)
+    if unknown:
+        return f"there is no setting '{'.'.join(filter(None, unknown.groups()))}'"
+    ill_typed = re.fullmatch(r'Parser key "([^"]+)": .*(?:Got|Given) value: (.*)', text)
+    expected = _expected(ill_typed[1]) if ill_typed else ""
+    if ill_typed and expected:
+        return f"{ill_typed[1]} must be {expected}, not {ill_typed[2]}"
+    return re.sub(r"<class '(\w+)'>", r"\1", re.sub(r'Parser key "([^"]+)":', r"\1:", text))
+
+
+def _expected(key: str) -> str:
+    """The type of a setting in words; empty for what is no setting."""
+    hint: Any = RunConfig
+    for name in key.split("."):
+        hint = get_type_hints(hint).get(name) if is_dataclass(hint) else None
+    if hint is None:
+        return ""
+    if get_origin(hint) is Literal:
+        return " or ".join(map(str, get_args(hint)))
+    return hint.__name__ if hint in {bool, int, float, str} else str(hint)
+
+
+def _check_values(section: type, values: Any, name: str = "") -> None:
+    """Refuses what types cannot say: null where a value is needed, numbers out of range."""
+    for field, hint in get_type_hints(section).items():
+        key, value = f"{name}{field}", values[field]
+        if is_dataclass(hint):
+            if not isinstance(value, Namespace):
+                raise ConfigError(f"{key} is a section of settings, not {value!r}")
+            _check_values(hint, value, f"{key}.")
+        elif value is None:
+            if NoneType not in get_args(hint):
+                raise ConfigError(f"{key} must be {_expected(key)}, not null")
+        elif key in LEAST:
+            _check_range(key, value if isinstance(value, list | tuple) else [value])
+
+
+def _check_range(key: str, numbers: Sequence[float]) -> None:
+    if not numbers and key != "classify.input.batch_sizes":
+        raise ConfigError(f"{key} must not be empty")
+    if not all(number >= LEAST[key] for number in numbers):
+        raise ConfigError(f"{key} must be at least {LEAST[key]:g}, not {', '.join(map(str, numbers))}")
+    if key == "classify.input.long_side" and numbers[0] > numbers[1]:
+        raise ConfigError(f"{key} is a range, from {numbers[0]} to {numbers[1]}: put the smaller number first")
 
 
 def write_config(path: Path, config: RunConfig) -> None:
