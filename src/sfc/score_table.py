@@ -37,11 +37,11 @@ def _print_heading(console: Console, entries: Sequence[Scores]) -> None:
 
 def _summary(entries: Sequence[Scores]) -> Table:
     table = Table(
-        caption="mIoU in percent at the fixed background rule, bold: a variant's best map; best t: the same with the\n"
-        "threshold searched on this ground truth; then IoU, over-activation (false positives) and under-activation\n"
-        "(false negatives) in percent of the true area, each head / medium / tail at the fixed rule"
+        caption="mIoU in percent at the fixed background rule (bold: a variant's best map); oracle: the same with the "
+        "threshold searched on this ground truth; IoU, over-activation (false positives) and under-activation (false "
+        "negatives, both in percent of the true area) of head / medium / tail classes at the fixed rule"
     )
-    for name in ("", "map", "fixed", "best t", "h/m/t IoU", "over", "under"):
+    for name in ("", "map", "fixed", "oracle", "h/m/t IoU", "over", "under"):
         table.add_column(name, justify="left" if name in ("", "map") else "right", no_wrap=True)
     for entry in entries:
         best = entry.best()
