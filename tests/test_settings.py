@@ -1,0 +1,234 @@
+"""Settings: recipes, strictness, overrides, the trip through a file, the baseline, and naming what changed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import sfc.settings
+from sfc.config import DataConfig, MachineConfig, NetworkConfig, RunConfig, plain_cam
+from sfc.errors import ConfigError
+from sfc.settings import LEAST, differences, load_config, plain_values, require_same, write_config
+
+RECIPES = sorted((Path(sfc.settings.__file__).parent / "configs").glob("*.yaml"))
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Every setting by its dotted name."""
+    if not isinstance(value, dict):
+        return {name: value}
+    return {k: v for key, item in value.items() for k, v in flat(item, f"{name}.{key}" if name else key).items()}
+
+
+def refusal(path: Path | None, *overrides: str) -> str:
+    """The message of a refusal, which is one sentence on one line."""
+    with pytest.raises(ConfigError) as caught:
+        load_config([] if path is None else [path], overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "Traceback" not in message
+    assert "usage" not in message
+    return message
+
+
+def recipe(folder: Path, text: str, name: str = "recipe.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_loads_and_says_only_what_differs(path: Path) -> None:
+    config = flat(plain_values(asdict(load_config([path]))))
+    default = flat(plain_values(asdict(RunConfig())))
+    said = flat(yaml.safe_load(path.read_text()))
+    assert all(config[name] == value for name, value in said.items())
+    assert {name for name in config if config[name] != default[name]} <= said.keys()
+
+
+def test_there_are_recipes() -> None:
+    assert {"voc12", "coco14", "camvid", "ccp", "synthetic", "paper"} <= {path.stem for path in RECIPES}
+
+
+def test_no_recipe_and_no_override_gives_the_defaults() -> None:
+    assert load_config([]) == RunConfig()
+
+
+def test_later_recipes_and_overrides_win(tmp_path: Path) -> None:
+    first = recipe(tmp_path, "name: first\nclassify:\n  training:\n    epochs: 3\n    batch: 7\n", "1.yaml")
+    second = recipe(tmp_path, "name: second\nclassify:\n  training:\n    epochs: 4\n", "2.yaml")
+    config = load_config([first, second], ["--classify.training.epochs=5", "--data.root=elsewhere"])
+    assert (config.name, config.data.root) == ("second", "elsewhere")
+    assert (config.classify.training.epochs, config.classify.training.batch) == (5, 7)
+    assert config.classify.loss == RunConfig().classify.loss
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("bogus: 3", "there is no setting 'bogus'"),
+        ("classify:\n  training:\n    epocs: 3", "there is no setting 'classify.training.epocs'"),
+        ("classify:\n  training:\n    epochs: many", "classify.training.epochs must be int, not many"),
+        ("classify:\n  training:\n    epochs: 3.5", "classify.training.epochs must be int, not 3.5"),
+        ("data:\n  format: xml", "data.format must be table or voc or"),
+        ("classify:\n  loss:\n    coefficient: on", "classify.loss.coefficient must be off or exact or official"),
+        ("classify:\n  input:\n    long_side: [1, 2, 3]", "classify.input.long_side must be tuple[int, int] | None"),
+        ("localize:\n  scales: 1.0", "localize.scales must be tuple[float, ...], not 1.0"),
+        ("classify: [", "Problems parsing config"),
+        ("[1, 2]", "holds no settings"),
+        ("", "holds no settings"),
+        ("a: !!python/object/apply:os.system ['exit']", "could not determine a constructor"),
+    ],
+)
+def test_a_faulty_recipe_is_named_with_its_key(tmp_path: Path, text: str, words: str) -> None:
+    path = recipe(tmp_path, text)
+    message = refusal(path)
+    assert message.startswith(f"{path}: ")
+    assert words in message
+
+
+def test_a_recipe_that_is_missing_no_file_or_no_text(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none.yaml") == f"{tmp_path / 'none.yaml'}: there is no such recipe"
+    assert refusal(tmp_path) == f"{tmp_path}: there is no such recipe"
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    assert refusal(tmp_path / "binary.yaml").startswith(f"{tmp_path / 'binary.yaml'}: ")
+
+
+def test_the_faulty_one_of_several_recipes_is_named(tmp_path: Path) -> None:
+    good, bad = recipe(tmp_path, "name: x", "good.yaml"), recipe(tmp_path, "nome: x", "bad.yaml")
+    with pytest.raises(ConfigError, match=r"bad\.yaml: there is no setting 'nome'"):
+        load_config([good, bad, good])
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("--bogus=3", "--bogus=3"),
+        ("--classify.training.epochs=many", "classify.training.epochs must be int, not many"),
+        ("--classify.training.epochs=null", "classify.training.epochs must be int"),
+        ("--classify.input.long_side=[640,320]", "put the smaller number first"),
+        ("--localize.scales=[]", "localize.scales must not be empty"),
+        ("--localize.scales=[1,.nan]", "localize.scales must be at least 0.01, not 1.0, nan"),
+    ],
+)
+def test_faulty_overrides(override: str, words: str) -> None:
+    assert words in refusal(None, override)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("classify:\n  training: 3", "classify.training is a section of settings, not 3"),
+        ("classify:\n  training:\n    epochs: null", "classify.training.epochs must be int, not null"),
+    ],
+)
+def test_what_types_alone_let_through(tmp_path: Path, text: str, words: str) -> None:
+    assert refusal(recipe(tmp_path, text)) == words
+
+
+@pytest.mark.parametrize("name", LEAST)
+def test_numbers_out_of_range(name: str) -> None:
+    default = flat(plain_values(asdict(RunConfig())))[name]
+    small = "-1" if not isinstance(default, list) else f"{[-1] * max(1, len(default))}"
+    assert f"{name} must be at least {LEAST[name]:g}" in refusal(None, f"--{name}={small}")
+
+
+def test_defaults_lie_within_the_ranges() -> None:
+    default = flat(plain_values(asdict(RunConfig())))
+    assert LEAST.keys() <= default.keys()
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=TEXTS | st.sampled_from(["null", "3", "true", "1e-3", "- a", "[x]", "a: b", "#", "off"]),
+    seed=st.integers(0, 2**31),
+    rate=st.floats(1e-12, 1e6),
+    threshold=st.none() | st.floats(0, 1),
+    sides=st.none() | st.tuples(st.integers(1, 640), st.integers(640, 900)),
+    sizes=st.lists(st.integers(16, 999), max_size=3),
+    coefficient=st.sampled_from(["off", "exact", "official"]),
+)
+def test_round_trip_through_a_file(
+    tmp_path: Path,
+    name: str,
+    seed: int,
+    rate: float,
+    threshold: float | None,
+    sides: tuple[int, int] | None,
+    sizes: list[int],
+    coefficient: Any,
+) -> None:
+    config = RunConfig(name=name, baseline=False, data=DataConfig(label_separator=name, synthetic_seed=seed))
+    classify = replace(
+        config.classify,
+        network=NetworkConfig(seed_threshold=threshold, weights=name),
+        loss=replace(config.classify.loss, coefficient=coefficient),
+        input=replace(config.classify.input, long_side=sides, batch_sizes=tuple(sizes)),
+        training=replace(config.classify.training, learning_rate=rate, seed=seed),
+    )
+    config = replace(config, classify=classify, machine=MachineConfig(threads=1))
+    write_config(tmp_path / "config.yaml", config)
+    assert load_config([tmp_path / "config.yaml"]) == config
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_round_trip_of_recipes(tmp_path: Path, path: Path) -> None:
+    config = load_config([path])
+    write_config(tmp_path / "config.yaml", config)
+    assert load_config([tmp_path / "config.yaml"]) == config
+    assert flat(yaml.safe_load((tmp_path / "config.yaml").read_text())).keys() == flat(asdict(config)).keys()
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_plain_cam_switches_off_every_part_and_nothing_else(path: Path) -> None:
+    config = load_config([path], ["--baseline=true", "--classify.network.pixel_correlation=true"])
+    before, after = (flat(plain_values(asdict(c))) for c in (config, plain_cam(config)))
+    changed = {name: after[name] for name in after if before[name] != after[name]}
+    assert changed == {
+        "name": "plain CAM",
+        "baseline": False,
+        "classify.network.pixel_correlation": False,
+        "classify.loss.prototype_weight": 0.0,
+        "classify.loss.scale_weight": 0.0,
+        "classify.loss.half_size_pass": False,
+        "classify.bank.draws": 0,
+    }
+
+
+def test_require_same_names_the_file_and_every_difference() -> None:
+    old = {"a": {"b": 1, "c": [1, 2]}, "d": "x", "gone": 3}
+    new = {"a": {"b": 2, "c": [1, 2]}, "d": "x", "fresh": {"e": 5}}
+    assert differences(old, new) == [
+        "a.b was 1 and is 2",
+        "gone was 3 and is None",
+        "fresh was None and is {'e': 5}",
+    ]
+    with pytest.raises(ConfigError, match=r"^run/x\.pt was begun with other settings: a\.b was 1 and is 2; gone"):
+        require_same(Path("run/x.pt"), old, new)
+    require_same(Path("run/x.pt"), old, dict(reversed(old.items())))
+
+
+def test_require_same_shortens_long_lists() -> None:
+    with pytest.raises(ConfigError, match=r"4 was 4 and is -4 and more\. Choose another run folder"):
+        require_same(Path("x"), {str(i): i for i in range(7)}, {str(i): -i for i in range(7)} | {"0": 1})
+
+
+def test_every_setting_is_documented() -> None:
+    """A setting without a word in its section's docstring cannot be used by anyone else."""
+
+    def undocumented(section: type) -> list[str]:
+        own = [f.name for f in fields(section) if not is_dataclass(get_type_hints(section)[f.name])]
+        missing = [f"{section.__name__}.{name}" for name in own if f"{name}:" not in (section.__doc__ or "")]
+        nested = [hint for hint in get_type_hints(section).values() if is_dataclass(hint)]
+        return missing + [name for inner in nested for name in undocumented(inner)]
+
+    assert undocumented(RunConfig) == []
