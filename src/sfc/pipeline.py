@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sfc.config import RunConfig, plain_cam
 from sfc.run_folder import RunFolder, VariantFolder, versions, write_json
@@ -106,10 +106,11 @@ def run(config: RunConfig, root: Path, stages: Sequence[str] = STAGES) -> list[S
     if not config.classify.network.pretrained or config.classify.network.weights:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     folder = RunFolder(root)
+    require_same_run(config, folder)
     fabric = make_fabric(config.machine)
     if fabric.is_global_zero:
-        _write_settings(config, folder)
         data = read_data(config, folder)
+        _write_settings(config, folder)
     fabric.barrier()
     if not fabric.is_global_zero:
         data = read_data(config, folder)
@@ -126,6 +127,44 @@ def run(config: RunConfig, root: Path, stages: Sequence[str] = STAGES) -> list[S
         _report(config, folder, data)
     fabric.barrier()
     return scores
+
+
+def require_same_run(config: RunConfig, folder: RunFolder) -> None:
+    """Refuses settings other than those of the work in a run folder, before anything in it is touched.
+
+    Each stage checks its own input too; this comes before the synthetic set or the saved settings are replaced.
+
+    Raises:
+        ConfigError: names every setting that differs.
+    """
+    from sfc.settings import plain_values, read_plain, require_same
+
+    roots = [folder.variant(name) for name in ("plain", "sfc")]
+    sections = ["data", "classify"] if any((root.classify / "checkpoint.pt").exists() for root in roots) else []
+    if any((root.cams(split) / "cams.json").exists() for root in roots for split in ("train", "val")):
+        sections.append("localize")
+    if sections and folder.config.is_file():
+        old, new = (_binding(values, sections) for values in (read_plain(folder.config), plain_values(asdict(config))))
+        require_same(folder.config, old, new)
+
+
+FREE = {
+    "data": ("root", "val", "train_masks", "head_share", "tail_share"),
+    "classify.training": ("checkpoint_every", "picture_every"),
+}
+"""Settings that may change within a run: a data set may move, and be scored in other ways."""
+
+
+def _binding(settings: Mapping[str, Any], sections: Sequence[str]) -> dict[str, Any]:
+    """The settings of some sections that may not change within a run."""
+
+    def kept(name: str, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        free = FREE.get(name, ())
+        return {key: kept(f"{name}.{key}", value) for key, value in values.items() if key not in free}
+
+    return {name: kept(name, settings.get(name)) for name in sections}
 
 
 def _write_settings(config: RunConfig, folder: RunFolder) -> None:
@@ -158,9 +197,13 @@ def _evaluate(variant: Variant, data: Data) -> list[Scores]:
     from sfc.classify.train import load_classifier
     from sfc.data.groups import class_groups
     from sfc.evaluate import evaluate_cams, write_scores
+    from sfc.localize.stage import file_hash, identity, require_identity
 
     config = variant.config
     _, choice = load_classifier(config.classify, data.train.classes, variant.folder.classify)
+    weights = file_hash(variant.folder.classify / "checkpoint.pt")
+    for split, _ in data.scored():
+        require_identity(variant.folder.cams(split), identity(weights, config.localize))
     groups = class_groups(data.train.class_counts(), config.data.head_share, config.data.tail_share)
     provenance = {
         "checkpoint": choice,
@@ -181,3 +224,16 @@ def _evaluate(variant: Variant, data: Data) -> list[Scores]:
     ]
     write_scores(variant.folder.scores, scores)
     return scores
+
+
+def _report(config: RunConfig, folder: RunFolder, data: Data) -> None:
+    from sfc.evaluate import read_scores
+    from sfc.report import Source, write_report
+
+    wanted = list(variants(config, folder))
+    scores = [entry for variant in wanted for entry in read_scores(variant.folder.scores)]
+    if not scores:
+        return
+    split, dataset = next(iter(data.scored()))
+    sources = [Source(v.config.name, v.folder.cams(split), v.config.evaluate.fusion_lambda) for v in wanted]
+    write_report(folder.report, f"{config.name} on {dataset.name}", scores, dataset, data.train.class_counts(), sources)
