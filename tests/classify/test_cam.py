@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from sfc.classify.cam import (
     correlate_pixels,
@@ -124,6 +125,30 @@ def test_pixel_correlation_figures(golden) -> None:
     assert relative(refined.detach(), figures["refined_cam"]) < TOLERANCE
     assert relative(cam.grad, figures["grad_cam"]) < TOLERANCE
     assert relative(feature.grad, figures["grad_feature"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("limit", [1, 13 * 2 * 20, 399 * 2, 10**6])
+def test_pixel_correlation_of_large_images_needs_no_large_matrix(limit: int, monkeypatch) -> None:
+    cam, feature, _ = problem(4, 2, 3, 6, 4, 5)
+    expected = correlate_pixels(cam, feature)
+    monkeypatch.setattr("sfc.classify.cam.DENSE_AFFINITY", limit)
+    largest = 0
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            out = function(*args, **(kwargs or {}))
+            if function is torch.bmm:
+                largest = max(largest, out.numel())
+            return out
+
+    with torch.no_grad(), Watch():
+        refined = correlate_pixels(cam, feature)
+    assert torch.allclose(refined, expected, rtol=1e-12)
+    assert largest <= max(limit, 2 * 20 * 3)  # one column of the matrix, or the CAM
+    # Training keeps the whole matrix for its gradient.
+    feature.requires_grad_()
+    assert torch.equal(correlate_pixels(cam, feature), expected)
 
 
 def test_pixel_correlation_keeps_constant_maps_and_survives_zero_features() -> None:
@@ -243,6 +268,19 @@ def test_prototype_figures(golden) -> None:
     assert relative(out.detach(), figures["prototype_cam"]) < TOLERANCE
     assert relative(feature.grad, figures["grad_feature"]) < TOLERANCE
     assert out.detach().eq(0).all(dim=(2, 3)).equal(figures["prototype_cam"].eq(0).all(dim=(2, 3)))
+
+
+def test_hand_written_gradient_survives_compilation() -> None:
+    """`aot_eager` traces forward and backward, and generates no code."""
+    cam, feature, mask = problem(8, 2, 4, 5, 4, 6)
+    results = []
+    for function in (prototype_cam, torch.compile(prototype_cam, backend="aot_eager", fullgraph=True)):
+        leaf = feature.clone().requires_grad_()
+        out = function(cam, leaf, mask)
+        out.square().sum().backward()
+        results.append((out.detach(), leaf.grad))
+    assert torch.allclose(results[0][0], results[1][0])
+    assert torch.allclose(results[0][1], results[1][1])
 
 
 def test_a_class_without_seeds_has_a_zero_map_and_no_gradient() -> None:

@@ -14,6 +14,9 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 EPSILON = 1e-5
 COSINE_EPSILON = 1e-8
+DENSE_AFFINITY = 2**27
+"""Entries of the affinity matrix (512 MB) above which inference computes it block by block, twice: the matrix of a
+photograph of 12 megapixels at twice its size would take 140 GB."""
 
 
 def normalise_peak(cam: Tensor) -> Tensor:
@@ -56,11 +59,25 @@ def correlate_pixels(cam: Tensor, feature: Tensor) -> Tensor:
     """
     shape = cam.shape
     unit = unit_length(feature).flatten(2)
+    if unit.shape[0] * unit.shape[2] ** 2 > DENSE_AFFINITY and not torch.is_grad_enabled():
+        flat = cam.flatten(2)
+        return _spread_in_blocks(_spread_in_blocks(flat, unit), unit).view(shape)
     affinity = F.relu(torch.bmm(unit.transpose(1, 2), unit))
     # A column's divisor scales a column of the product, so the affinity itself is never normalised (or copied).
     weight = 1 / (affinity.sum(dim=1, keepdim=True) + EPSILON)
     spread = torch.bmm(cam.flatten(2), affinity) * weight
     return (torch.bmm(spread, affinity) * weight).view(shape)
+
+
+def _spread_in_blocks(cam: Tensor, unit: Tensor) -> Tensor:
+    """CAM · A for [N, K, P] and unit-length features [N, D, P], some columns of A at a time."""
+    block = max(1, DENSE_AFFINITY // (unit.shape[0] * unit.shape[2]))
+    spread = torch.empty_like(cam)
+    for start in range(0, unit.shape[2], block):
+        affinity = F.relu(torch.bmm(unit.transpose(1, 2), unit[:, :, start : start + block]))
+        weight = 1 / (affinity.sum(dim=1, keepdim=True) + EPSILON)
+        spread[:, :, start : start + block] = torch.bmm(cam, affinity) * weight
+    return spread
 
 
 class _PrototypeCosine(torch.autograd.Function):
