@@ -183,6 +183,21 @@ def write_config(path: Path, config: RunConfig) -> None:
         file.write(text.encode())
 
 
+def read_plain(path: Path) -> dict[str, Any]:
+    """What `write_config` wrote, as plain values: an older version's settings need not fit this one's.
+
+    Raises:
+        ConfigError: the file cannot be read or is damaged.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: the saved settings cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds no settings")
+    return content
+
+
 def plain_values(value: Any) -> Any:
     """Tuples as lists, so that settings compare equal after a trip through a file."""
     if isinstance(value, Mapping):

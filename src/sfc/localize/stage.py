@@ -19,7 +19,7 @@ from sfc.classify.network import SFCNetwork
 from sfc.config import LocalizeConfig, MachineConfig
 from sfc.data.images import read_image
 from sfc.data.records import DataSet, Record
-from sfc.errors import DataError, SFCError
+from sfc.errors import ConfigError, DataError, SFCError
 from sfc.localize.store import cam_path, save_cams
 from sfc.run_folder import write_json
 from sfc.settings import plain_values, require_same
@@ -32,6 +32,28 @@ def file_hash(path: Path) -> str:
     """sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def identity(weights: str, config: LocalizeConfig) -> dict[str, Any]:
+    """What CAMs depend on, as plain values: the checkpoint and the settings of this stage."""
+    return {"weights": weights, **plain_values(asdict(config))}
+
+
+def require_identity(folder: Path, expected: dict[str, Any]) -> bool:
+    """Refuses a store with the CAMs of other weights or settings; False if it holds none yet.
+
+    Raises:
+        ConfigError: names what differs, or the note of whose CAMs they are is damaged.
+    """
+    path = folder / "cams.json"
+    if not path.exists():
+        return False
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: damaged; delete {folder} and localize again") from error
+    require_same(path, found, expected)
+    return True
 
 
 def localize(
@@ -62,7 +84,9 @@ def localize(
         ConfigError: the folder holds CAMs of other weights or settings.
         SFCError: some images could not be read; all others are done.
     """
-    _claim(fabric, folder, {"weights": weights, **plain_values(asdict(config))})
+    if not require_identity(folder, identity(weights, config)) and fabric.is_global_zero:
+        write_json(folder / "cams.json", identity(weights, config))
+    fabric.barrier()
     todo = [record for record in dataset.records if not cam_path(folder, record.id).exists()]
     fabric.barrier()
     todo = todo[fabric.global_rank :: fabric.world_size]
@@ -92,16 +116,6 @@ def localize(
     if failures:
         more = f" and {len(failures) - 1} more images cannot be read" if len(failures) > 1 else ""
         raise SFCError(f"{failures[0]}{more}; the CAMs of all other images are in {folder}")
-
-
-def _claim(fabric: Fabric, folder: Path, identity: dict[str, Any]) -> None:
-    """Notes whose CAMs a folder holds, or refuses one that holds others'."""
-    path = folder / "cams.json"
-    if path.exists():
-        require_same(path, json.loads(path.read_text()), identity)
-    elif fabric.is_global_zero:
-        write_json(path, identity)
-    fabric.barrier()
 
 
 def _read_ahead(
