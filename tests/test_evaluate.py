@@ -90,6 +90,7 @@ def test_fixed_scores_are_those_of_an_argmax(tmp_path: Path, weight: float) -> N
         assert entry.over_activation["head"] == pytest.approx(100 * false / truth)
         assert entry.class_over_activation[1] == pytest.approx(100 * false / truth)
         assert entry.class_over_on_background[1] == pytest.approx(100 * false_on_background / truth)
+        assert entry.class_over_on_background[0] == 0
         assert entry.under_activation["head"] == pytest.approx(100 * missed / truth)
         assert entry.background_score == pytest.approx(0.4 * (1, 1, 1 + weight)[position])
 
