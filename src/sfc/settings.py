@@ -152,7 +152,7 @@ def _expected(key: str) -> str:
     return hint.__name__ if hint in {bool, int, float, str} else str(hint)
 
 
-def _check_values(section: type, values: Any, name: str = "") -> None:
+def _check_values(section: Any, values: Any, name: str = "") -> None:
     """Refuses what types cannot say: null where a value is needed, numbers out of range."""
     for field, hint in get_type_hints(section).items():
         key, value = f"{name}{field}", values[field]
