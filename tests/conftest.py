@@ -1,4 +1,4 @@
-"""Golden figures, and the checkpoint that those of the network were computed with."""
+"""Golden figures, the checkpoint that those of the network were computed with, and a tiny data set on disk."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torch import Tensor
 
 Golden = Callable[[str], dict[str, np.ndarray]]
@@ -82,3 +83,66 @@ def released_layout() -> dict[str, dict[str, Tensor]]:
 def official_checkpoint() -> dict[str, dict[str, Tensor]]:
     """The checkpoint of the golden figures; not to be changed by a test."""
     return released_layout()
+
+
+SQUARES = ("red", "green", "blue")
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table data set of coloured squares, 48 x 48: 12 images with tags and 6 for validation; not to be changed.
+
+    train.csv has no masks, train_with_masks.csv and val.csv have them; classes.txt; every seventh image is a negative.
+    """
+    root = tmp_path_factory.mktemp("squares")
+    train, val = _write_squares(root, "train", 12), _write_squares(root, "val", 6)
+    for name, rows, columns in (("train", train, 2), ("train_with_masks", train, 3), ("val", val, 3)):
+        lines = [",".join(row[:columns]) for row in [("image", "labels", "mask"), *rows]]
+        (root / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    (root / "classes.txt").write_text("\n".join(("background", *SQUARES)) + "\n")
+    return root
+
+
+def _write_squares(root: Path, split: str, count: int) -> list[tuple[str, str, str]]:
+    """Rows of the table: image, labels, mask."""
+    (root / split).mkdir()
+    rows = []
+    for index in range(count):
+        random = np.random.default_rng([index, len(split)])
+        image = random.integers(90, 130, (48, 48, 3), dtype=np.uint8)
+        mask = np.zeros((48, 48), dtype=np.uint8)
+        for label in () if index % 7 == 6 else {index % 3, int(random.integers(3))}:
+            y, x = random.integers(0, 28, 2)
+            image[y : y + 20, x : x + 20] = 30
+            image[y : y + 20, x : x + 20, label] = 220
+            mask[y : y + 20, x : x + 20] = label + 1
+        names = (f"{split}/{index}.png", f"{split}/{index}_mask.png")
+        for name, pixels in zip(names, (image, mask), strict=True):
+            Image.fromarray(pixels).save(root / name)
+        rows.append((names[0], ";".join(SQUARES[value - 1] for value in np.unique(mask[mask > 0])), names[1]))
+    return rows
+
+
+@pytest.fixture(scope="session")
+def recipe(squares: Path) -> Path:
+    """Settings for the squares: the smallest network, six steps, two scales, one thread."""
+    path = squares / "recipe.yaml"
+    path.write_text(RECIPE.format(root=squares))
+    return path
+
+
+RECIPE = """\
+data: {{root: {root}, train_masks: train_with_masks.csv, val: val.csv, classes: classes.txt}}
+classify:
+  network:
+    backbone: compact
+    pretrained: false
+    frozen_norm: false
+    trained_from: 0
+    side_channels: [8, 8, 8, 8]
+    centre_features: true
+  input: {{long_side: null, crop: 48}}
+  training: {{optimiser: adamw, learning_rate: 0.002, head_factor: 1, batch: 4, epochs: 2, seed: 5, checkpoint_every: 2}}
+localize: {{scales: [1.0, 0.5]}}
+machine: {{accelerator: cpu, workers: 0, threads: 1}}
+"""

@@ -29,7 +29,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:20]}.", suffix=".tmp", dir=path.parent)
     except OSError as error:
         raise SFCError(f"{path}: cannot be written ({error.strerror})") from error
     try:
@@ -47,17 +47,17 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented UTF-8 JSON, atomically; NaN is written as null."""
+    """Writes `value` as indented UTF-8 JSON, atomically; what is no finite number is written as null."""
     with atomic_write(path) as file:
-        file.write((json.dumps(_without_nan(value), indent=1, ensure_ascii=False) + "\n").encode())
+        file.write((json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def _without_nan(value: Any) -> Any:
+def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _without_nan(item) for key, item in value.items()}
+        return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, float) and math.isnan(value):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
@@ -122,11 +122,13 @@ def versions() -> dict[str, str]:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     with suppress(OSError, subprocess.CalledProcessError):
-        found["commit"] = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        # An installed copy may lie in a folder of somebody else's repository, whose commit says nothing about it.
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        found["commit"] = _git("describe", "--always", "--dirty", "--abbrev=12")
     return found
+
+
+def _git(*arguments: str) -> str:
+    folder = Path(__file__).parent
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
