@@ -20,7 +20,9 @@ import torch
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 CLOCK = os.environ.get("SFC_BENCH_CLOCK", "wall")
-"""`cpu` counts this process's own seconds: for a machine that does other work too; then set OMP_NUM_THREADS=1."""
+"""`cpu` counts this process's own seconds, for a machine that does other work too; then set OMP_WAIT_POLICY=passive,
+or threads that wait for each other count as work. One thread alone would not do: torch then takes other kernels.
+"""
 
 
 @dataclass(frozen=True)
