@@ -142,7 +142,7 @@ classify:
     side_channels: [8, 8, 8, 8]
     centre_features: true
   input: {{long_side: null, crop: 48}}
-  training: {{optimiser: adamw, learning_rate: 0.002, head_factor: 1, batch: 4, epochs: 2, seed: 5, checkpoint_every: 2}}
+  training: {{optimiser: adamw, learning_rate: 0.002, head_factor: 1, batch: 4, epochs: 2, checkpoint_every: 2}}
 localize: {{scales: [1.0, 0.5]}}
 machine: {{accelerator: cpu, workers: 0, threads: 1}}
 """

@@ -57,7 +57,7 @@ def test_nobody_sees_the_file_before_it_is_whole(tmp_path: Path) -> None:
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "file"
     write(path, b"old")
-    with pytest.raises(error), atomic_write(path) as file:
+    with pytest.raises(error), atomic_write(path) as file:  # noqa: PT012
         file.write(b"n" * 100_000)
         raise error
     assert path.read_bytes() == b"old"
@@ -92,7 +92,7 @@ def test_a_full_disk(tmp_path: Path, parts: list[bytes]) -> None:
 
 
 def test_a_full_disk_that_only_the_closing_flush_notices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sfc.run_folder.os, "fdopen", lambda descriptor, mode: open("/dev/full", mode))  # noqa: PTH123
+    monkeypatch.setattr(sfc.run_folder.os, "fdopen", lambda descriptor, mode: open("/dev/full", mode))
     with pytest.raises(SFCError, match=r"file: cannot be written \(No space left on device\)"):
         write(tmp_path / "file", b"x")
     assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfc.config import RunConfig, plain_cam
+from sfc.errors import SFCError
 from sfc.run_folder import RunFolder, VariantFolder, versions, write_json
 
 if TYPE_CHECKING:
@@ -108,6 +109,16 @@ def run(config: RunConfig, root: Path, stages: Sequence[str] = STAGES) -> list[S
     folder = RunFolder(root)
     require_same_run(config, folder)
     fabric = make_fabric(config.machine)
+    try:
+        return _run_stages(fabric, config, folder, stages)
+    except RuntimeError as error:
+        # What gloo and NCCL raise in a process whose peer has ended with a message of its own.
+        if fabric.world_size > 1 and ("closed by peer" in str(error) or "reset by peer" in str(error)):
+            raise SFCError("another process of this run stopped; its own message says why") from error
+        raise
+
+
+def _run_stages(fabric: Fabric, config: RunConfig, folder: RunFolder, stages: Sequence[str]) -> list[Scores]:
     if fabric.is_global_zero:
         data = read_data(config, folder)
         _write_settings(config, folder)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning_fabric import Fabric
 
 from sfc.classify.inference import infer_cams
@@ -113,9 +114,12 @@ def localize(
             bar.update(task, advance=1)
         if saving is not None:
             saving.result()
-    if failures:
-        more = f" and {len(failures) - 1} more images cannot be read" if len(failures) > 1 else ""
-        raise SFCError(f"{failures[0]}{more}; the CAMs of all other images are in {folder}")
+    # All processes stop together: one that ended early would take the others with it.
+    total = int(fabric.all_reduce(torch.tensor(len(failures), device=fabric.device), reduce_op="sum"))
+    if total:
+        first = str(failures[0]) if failures else "another process names an image that cannot be read"
+        more = f" and {total - 1} more images cannot be read" if total > 1 else ""
+        raise SFCError(f"{first}{more}; the CAMs of all other images are in {folder}")
 
 
 def _read_ahead(
