@@ -1,0 +1,116 @@
+"""Which images a report shows, and what the runs make of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sfc.data.images import read_image
+from sfc.data.records import DataSet, Record
+from sfc.errors import DataError
+from sfc.localize.store import cam_path, load_cams
+from sfc.report.grid import Example, Panel
+
+PATTERN = ("tail", "medium", "tail", "head", "tail", "medium")
+"""Groups of the classes that the examples are chosen for, in order: what the method is about comes first."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the CAMs of one variant lie, and what to call it.
+
+    Args:
+        name: of the variant.
+        folder: its CAM store.
+        fusion_lambda: λ of W + λP.
+        what: the map to show: `W`, `P`, or anything else for W + λP.
+    """
+
+    name: str
+    folder: Path
+    fusion_lambda: float
+    what: str = ""
+
+
+def choose_examples(
+    dataset: DataSet, counts: Sequence[int] | np.ndarray, groups: Sequence[str], folders: Sequence[Path]
+) -> list[tuple[Record, int]]:
+    """A few images with CAMs of all variants, the same ones for the same data: mostly of rare classes.
+
+    Each is chosen for one class (by `PATTERN`, the rarest of a group first), among the images that show it with one or
+    two others where there are any: shared features need company. Within those the choice follows a hash of the id, so
+    that it is not the first frames of a film.
+
+    Args:
+        dataset: images, preferably with masks.
+        counts: training images of each class.
+        groups: head, medium, tail or absent, for each class.
+        folders: CAM stores of all variants.
+
+    Returns:
+        Records, and the index of the class that each was chosen for.
+    """
+    shown: list[tuple[Record, int]] = []
+    rarest = {
+        group: [int(k) for k in np.argsort(counts, kind="stable") if groups[k] == group and counts[k] > 0]
+        for group in set(PATTERN)
+    }
+    fallback = [int(k) for k in np.argsort(counts, kind="stable") if counts[k] > 0]
+    taken: set[int] = set()
+    used: set[str] = set()
+    for group in PATTERN:
+        for label in (k for k in (*rarest[group], *fallback) if k not in taken):
+            taken.add(label)
+            record = _best_image(dataset, label, folders, used)
+            if record is not None:
+                shown.append((record, label))
+                used.add(record.id)
+                break
+    return shown
+
+
+def _best_image(dataset: DataSet, label: int, folders: Sequence[Path], used: set[str]) -> Record | None:
+    candidates = [
+        record
+        for record in dataset.records
+        if label in record.labels
+        and record.id not in used
+        and all(cam_path(folder, record.id).exists() for folder in folders)
+    ]
+    return min(candidates, key=_preference, default=None)
+
+
+def _preference(record: Record) -> tuple[int, str]:
+    company = 0 if 2 <= len(record.labels) <= 3 else 1 if len(record.labels) == 1 else 2
+    return company, hashlib.sha256(record.id.encode()).hexdigest()
+
+
+def load_example(record: Record, shown: int, sources: Sequence[Source]) -> Example:
+    """Reads an image, its mask and the CAMs of all variants.
+
+    Raises:
+        DataError: one of these files is missing or damaged, or their sizes differ.
+    """
+    image = read_image(record.image)
+    truth = record.mask.load() if record.mask is not None else None
+    panels = [_panel(cam_path(source.folder, record.id), source, shown, image.shape[:2]) for source in sources]
+    return Example(record.id, image, truth, record.labels, shown, panels)
+
+
+def _panel(path: Path, source: Source, shown: int, size: tuple[int, ...]) -> Panel:
+    keys, weight, prototype = load_cams(path)
+    if weight.shape[1:] != size:
+        raise DataError(path, f"CAMs of {weight.shape[1:]} pixels for an image of {size}")
+    if source.what == "W":
+        cam, peak = weight, 2.0
+    elif source.what == "P":
+        cam, peak = prototype, 2.0
+    else:
+        cam, peak = weight + np.float32(source.fusion_lambda) * prototype, 2 * (1 + source.fusion_lambda)
+    position = np.flatnonzero(keys == shown + 1)
+    heat = cam[position[0]] / peak if len(position) else None
+    return Panel(keys[cam.argmax(axis=0)], heat)
