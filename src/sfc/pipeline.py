@@ -215,7 +215,8 @@ def _evaluate(variant: Variant, data: Data) -> list[Scores]:
     weights = file_hash(variant.folder.classify / "checkpoint.pt")
     for split, _ in data.scored():
         require_identity(variant.folder.cams(split), identity(weights, config.localize))
-    groups = class_groups(data.train.class_counts(), config.data.head_share, config.data.tail_share)
+    counts = data.train.class_counts()
+    groups = class_groups(counts, config.data.head_share, config.data.tail_share)
     provenance = {
         "checkpoint": choice,
         "labels": f"{config.localize.labels}",
@@ -228,6 +229,7 @@ def _evaluate(variant: Variant, data: Data) -> list[Scores]:
             variant.folder.cams(split),
             run=config.name,
             class_groups=groups,
+            class_counts=counts,
             provenance=provenance,
             fusion_lambda=config.evaluate.fusion_lambda,
         )
@@ -243,8 +245,6 @@ def _report(config: RunConfig, folder: RunFolder, data: Data) -> None:
 
     wanted = list(variants(config, folder))
     scores = [entry for variant in wanted for entry in read_scores(variant.folder.scores)]
-    if not scores:
-        return
-    split, dataset = next(iter(data.scored()))
+    split, dataset = next(iter(data.scored()), ("train", data.train))
     sources = [Source(v.config.name, v.folder.cams(split), v.config.evaluate.fusion_lambda) for v in wanted]
     write_report(folder.report, f"{config.name} on {dataset.name}", scores, dataset, data.train.class_counts(), sources)
