@@ -1,0 +1,142 @@
+"""The page of a run: which files, what they say, and that they say it about any data set."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfc.data.images import PngMask, write_mask
+from sfc.data.records import DataSet, Record
+from sfc.evaluate import Scores, evaluate_cams
+from sfc.localize.store import cam_path, save_cams
+from sfc.report import Source, write_report
+
+CLASSES = ("car & van", "<tree>", "$5 note$", "自転車", "bus_stop")
+COUNTS = np.array([40, 20, 9, 3, 0])
+GROUPS = ["head", "medium", "tail", "tail", "absent"]
+
+
+def make_dataset(root: Path, masks: bool = True, images: int = 12) -> DataSet:
+    """Photographs of different shapes; image i shows classes i and i + 1 (of the first four), image 0 nothing."""
+    rng = np.random.default_rng(0)
+    records = []
+    for index in range(images):
+        name, size = f"street {index % 3}/{index:03}", (20 + index, 44 - index)
+        labels = tuple(sorted({index % 4, (index + 1) % 4})) if index else ()
+        image = root / "images" / f"{name}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(image)
+        mask = None
+        if masks:
+            values = rng.choice([0, *(label + 1 for label in labels), 255], size).astype(np.uint8)
+            write_mask(root / "masks" / f"{name}.png", values)
+            mask = PngMask(root / "masks" / f"{name}.png", len(CLASSES), image)
+        records.append(Record(name, image, labels, mask))
+    return DataSet("streets", "train", CLASSES, tuple(records))
+
+
+def make_cams(folder: Path, dataset: DataSet, seed: int) -> Path:
+    rng = np.random.default_rng(seed)
+    for record in dataset.records:
+        height, width = np.array(Image.open(record.image)).shape[:2]
+        keys = np.array([0, *(label + 1 for label in record.labels)])
+        cams = (2 * rng.random((2, len(keys), height, width))).astype(np.float32)
+        save_cams(cam_path(folder, record.id), keys, *cams)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> tuple[DataSet, list[Scores], list[Source]]:
+    """Two variants of one data set with masks."""
+    dataset = make_dataset(tmp_path)
+    names = ("plain CAM", "SFC & more")
+    sources = [Source(name, make_cams(tmp_path / name, dataset, seed), 0.7) for seed, name in enumerate(names)]
+    scores = [
+        evaluate_cams(
+            dataset,
+            source.folder,
+            run=source.name,
+            class_groups=GROUPS,
+            class_counts=COUNTS,
+            provenance={"checkpoint": "last", "scales": "1" if source is sources[0] else "1, 2"},
+            fusion_lambda=0.7,
+        )
+        for source in sources
+    ]
+    return dataset, scores, sources
+
+
+def embedded(page: str) -> list[bytes]:
+    return [base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page)]
+
+
+def test_page_and_pictures(tmp_path: Path, run: tuple[DataSet, list[Scores], list[Source]]) -> None:
+    dataset, scores, sources = run
+    folder = tmp_path / "report"
+    path = write_report(folder, "SFC on streets", scores, dataset, COUNTS, sources)
+    names = ["masks.png", "classes_train.png", "thresholds_train.png"]
+    assert sorted(file.name for file in folder.iterdir()) == sorted([*names, "index.html"])
+    page = path.read_text(encoding="utf-8")
+    assert embedded(page) == [(folder / name).read_bytes() for name in names]
+    for name in names:
+        with Image.open(folder / name) as picture:
+            assert min(picture.size) > 200
+            assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 20
+    # Nothing is fetched from anywhere.
+    assert "http" not in page
+    assert "<script" not in page
+    for words in ("&lt;tree&gt;", "car &amp; van", "SFC &amp; more", "uses truth", "W + 0.7 P", "fixed rule"):
+        assert words in page
+    assert "<tree>" not in page
+    # Provenance: once where the runs agree, by run where they do not.
+    assert page.count("<dd>last</dd>") == 1
+    assert "<dt>scales, plain CAM</dt><dd>1</dd>" in page
+    for entry in scores:
+        assert f"<b>{entry.best().fixed:.1f}</b> mIoU with {entry.best().what}" in page
+        for score in entry.scores:
+            assert f"{score.oracle:.1f} at {score.oracle_background_score:.2f}" in page
+
+
+def test_same_data_same_page(tmp_path: Path, run: tuple[DataSet, list[Scores], list[Source]]) -> None:
+    dataset, scores, sources = run
+    first = write_report(tmp_path / "a", "SFC", scores, dataset, COUNTS, sources).read_bytes()
+    assert write_report(tmp_path / "b", "SFC", scores, dataset, COUNTS, sources).read_bytes() == first
+
+
+def test_each_split_gets_its_section(tmp_path: Path, run: tuple[DataSet, list[Scores], list[Source]]) -> None:
+    dataset, scores, sources = run
+    other = [Scores(**{**vars(entry), "split": "val"}) for entry in scores]
+    page = write_report(tmp_path / "report", "SFC", [*scores, *other], dataset, COUNTS, sources).read_text()
+    assert len(embedded(page)) == 5
+    assert page.index("streets, train") < page.index("streets, val")
+
+
+def test_data_without_masks_gets_pictures_and_no_scores(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, masks=False)
+    sources = [Source("SFC", make_cams(tmp_path / "cams", dataset, 0), 1.0)]
+    page = write_report(tmp_path / "report", "SFC", [], dataset, COUNTS, sources).read_text()
+    assert len(embedded(page)) == 1
+    assert "no masks" in page
+    assert "mIoU" not in page
+
+
+def test_no_cams_no_examples(tmp_path: Path, run: tuple[DataSet, list[Scores], list[Source]]) -> None:
+    dataset, scores, _ = run
+    page = write_report(tmp_path / "report", "SFC", scores, dataset, COUNTS, [Source("SFC", tmp_path / "none", 1.0)])
+    assert len(embedded(page.read_text())) == 2
+    assert not (tmp_path / "report" / "masks.png").exists()
+
+
+def test_settings_of_matplotlib_are_left_alone(tmp_path: Path, run: tuple[DataSet, list[Scores], list[Source]]) -> None:
+    dataset, scores, sources = run
+    with mpl.rc_context({"font.size": 31.0, "figure.dpi": 33.0}):
+        before = dict(mpl.rcParams)
+        first = write_report(tmp_path / "a", "SFC", scores, dataset, COUNTS, sources).read_bytes()
+        assert dict(mpl.rcParams) == before
+    assert write_report(tmp_path / "b", "SFC", scores, dataset, COUNTS, sources).read_bytes() == first
