@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from sfc.evaluate import Scores
@@ -20,19 +22,21 @@ def print_scores(scores: Sequence[Scores], console: Console | None = None) -> No
         console.print(_by_class(entries))
         for entry in entries:
             if entry.missing:
-                console.print(f"{entry.run}: {len(entry.missing)} images have no CAMs, such as {entry.missing[0]}")
+                missing = f"{entry.run}: {len(entry.missing)} images have no CAMs, such as {entry.missing[0]}"
+                console.print(missing, markup=False)
 
 
 def _print_heading(console: Console, entries: Sequence[Scores]) -> None:
     first = entries[0]
-    console.print(f"\n[bold]CAMs on {first.dataset}, split {first.split}, {first.images} images[/bold]")
+    title = f"CAMs on {first.dataset}, split {first.split}, {first.images} images"
+    console.print(f"\n[bold]{escape(title)}[/bold]")
     for name in dict.fromkeys(key for entry in entries for key in entry.provenance):
         said = {entry.run: entry.provenance.get(name, "") for entry in entries}
         if len(set(said.values())) == 1:
-            console.print(f"  {name}: {said[first.run]}", highlight=False)
+            console.print(f"  {name}: {said[first.run]}", highlight=False, markup=False)
         else:
             for run, words in said.items():
-                console.print(f"  {name} ({run}): {words}", highlight=False)
+                console.print(f"  {name} ({run}): {words}", highlight=False, markup=False)
 
 
 def _summary(entries: Sequence[Scores]) -> Table:
@@ -48,11 +52,14 @@ def _summary(entries: Sequence[Scores]) -> Table:
         for score in entry.scores:
             groups = (score.groups, score.over_activation, score.under_activation)
             table.add_row(
-                entry.run if score is entry.scores[0] else "",
+                escape(entry.run) if score is entry.scores[0] else "",
                 score.what,
                 f"{score.fixed:.1f}",
                 f"{score.oracle:.1f}",
-                *("/".join(f"{value:.0f}" for value in group.values()) for group in groups),
+                *(
+                    "/".join("–" if math.isnan(value) else f"{value:.0f}" for value in group.values())
+                    for group in groups
+                ),
                 style="bold" if score is best else "",
                 end_section=score is entry.scores[-1],
             )
@@ -64,9 +71,13 @@ def _by_class(entries: Sequence[Scores]) -> Table:
     table.add_column("class")
     table.add_column("group")
     for entry in entries:
-        table.add_column(f"{entry.run}\n{entry.best().what}", justify="right")
+        table.add_column(f"{escape(entry.run)}\n{entry.best().what}", justify="right")
     groups = ["", *entries[0].class_groups]
     for index, name in enumerate(entries[0].classes):
         values = [entry.best().iou[index] for entry in entries]
-        table.add_row(name, groups[index], *("–" if value is None else f"{value:.1f}" for value in values))
+        table.add_row(escape(name), groups[index], *("–" if value is None else f"{value:.1f}" for value in values))
     return table
+
+
+def _whole(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.0f}"
