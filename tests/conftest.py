@@ -146,3 +146,14 @@ classify:
 localize: {{scales: [1.0, 0.5]}}
 machine: {{accelerator: cpu, workers: 0, threads: 1}}
 """
+
+
+@pytest.fixture(scope="session")
+def squares_run(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the squares, plain CAM and SFC, without its report; not to be changed."""
+    from sfc.pipeline import run
+    from sfc.settings import load_config
+
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    run(load_config([recipe]), folder, ("classify", "localize", "evaluate"))
+    return folder
