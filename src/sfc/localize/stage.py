@@ -115,7 +115,9 @@ def localize(
         if saving is not None:
             saving.result()
     # All processes stop together: one that ended early would take the others with it.
-    total = int(fabric.all_reduce(torch.tensor(len(failures), device=fabric.device), reduce_op="sum"))
+    count = fabric.all_reduce(torch.tensor(len(failures), device=fabric.device), reduce_op="sum")
+    assert isinstance(count, torch.Tensor)
+    total = int(count)
     if total:
         first = str(failures[0]) if failures else "another process names an image that cannot be read"
         more = f" and {total - 1} more images cannot be read" if total > 1 else ""
