@@ -37,8 +37,9 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     with atomic_write(path) as file:
         try:
             torch.save({"format": FORMAT, **content}, file)
-        except RuntimeError as error:  # torch's zip writer reports a failed write (a full disk) as RuntimeError
-            raise OSError(0, str(error).splitlines()[0]) from error
+        except RuntimeError as error:  # torch's zip writer hides a failed write (a full disk) behind its own error
+            hidden = error.__context__
+            raise (hidden if isinstance(hidden, OSError) else OSError(0, str(error).splitlines()[0])) from error
 
 
 def read_tensors(path: Path, advice: str = "") -> Any:

@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser, commands = _parser()
         parsed = parse(parser, with_saved_settings(arguments))
         name = parsed.command
-        return commands[name](parsed[name])
+        code = commands[name](parsed[name])
+        sys.stdout.flush()
     except SFCError as error:
         print(f"sfc: {error}", file=sys.stderr)
         return 2
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whatever read our output has enough; Python must not complain about it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    return code
 
 
 def with_saved_settings(arguments: list[str]) -> list[str]:

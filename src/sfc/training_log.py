@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +58,7 @@ class TrainingLog:
             from torch.utils.tensorboard import SummaryWriter
 
             self._drop_rows()
+            self.thread_hook, threading.excepthook = threading.excepthook, self._thread_failed
             self.events = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=self.first)
             self.bar = progress_bar()
             self.bar.start()
@@ -66,11 +68,27 @@ class TrainingLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.active:
-            self.bar.stop()
-            self.events.close()
-            if self.file is not None:
-                self.file.close()
+        if not self.active:
+            return
+        self.bar.stop()
+        failures = []
+        for log in (self.file, self.events):
+            try:
+                if log is not None:
+                    log.close()
+            except OSError as failure:
+                failures.append(failure)
+        threading.excepthook = self.thread_hook
+        if failures and error is None:
+            raise self._unwritable(failures[0]) from failures[0]
+
+    def _thread_failed(self, fault: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread prints no traceback: its error comes again with the next event or at the end."""
+        if not isinstance(fault.exc_value, OSError):
+            self.thread_hook(fault)
+
+    def _unwritable(self, error: OSError) -> SFCError:
+        return SFCError(f"{self.path}, or the TensorBoard events beside it: cannot be written ({error.strerror})")
 
     def _drop_rows(self) -> None:
         """Keeps the rows before `first`; a row cut short by a kill is dropped too."""
@@ -105,12 +123,12 @@ class TrainingLog:
                 self.has_header = True
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
             self.file.write(text.getvalue().replace("\r\n", "\n"))
+            if step % self.TENSORBOARD_EVERY == 0 or step == self.steps - 1:
+                for name, value in row.items():
+                    if name != "step":
+                        self.events.add_scalar(name, value, step)
         except OSError as error:
-            raise SFCError(f"{self.path}: cannot be written ({error.strerror})") from error
-        if step % self.TENSORBOARD_EVERY == 0 or step == self.steps - 1:
-            for name, value in row.items():
-                if name != "step":
-                    self.events.add_scalar(name, value, step)
+            raise self._unwritable(error) from error
         note = f"loss {losses['total']:.3f}  {self.rate:.0f} images/s"
         self.bar.update(self.task, completed=step + 1, note=note)
 
@@ -120,4 +138,4 @@ class TrainingLog:
             try:
                 self.file.flush()
             except OSError as error:
-                raise SFCError(f"{self.path}: cannot be written ({error.strerror})") from error
+                raise self._unwritable(error) from error
