@@ -1,0 +1,452 @@
+"""The command line, end to end: help at once, bad input in one sentence, saved settings, exit codes."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sfc.cli
+from sfc.cli import main, with_saved_settings
+from sfc.errors import DataError
+from sfc.settings import load_config
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def sentence(self) -> str:
+        """What a refusal says: exit code 2, one line for the user, no traceback."""
+        assert self.code == 2, self.err
+        assert "Traceback" not in self.err
+        assert "usage:" not in self.err
+        (line,) = [line for line in self.err.splitlines() if line.startswith("sfc:")]
+        assert self.err.endswith(line + "\n")
+        return line.removeprefix("sfc: ")
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs a command in an empty folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments: object) -> Outcome:
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return Outcome(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def data(squares: Path, tmp_path: Path) -> Path:
+    """A copy of the data set that may be broken."""
+    return Path(shutil.copytree(squares, tmp_path / "data"))
+
+
+@pytest.fixture
+def finished(squares_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(squares_run, tmp_path / "run"))
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@contextmanager
+def full_after(size: int) -> Iterator[None]:
+    """Files cannot grow beyond `size` bytes, as on a full disk: the system itself refuses."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+HEAVY = ("torch", "torchvision", "timm", "lightning_fabric", "matplotlib", "scipy", "numba", "tensorboard", "PIL")
+
+
+def test_help_needs_no_heavy_library() -> None:
+    code = (
+        "import resource, sys; from sfc.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        f"found = [name for name in {HEAVY} if name in sys.modules]\n"
+        "usage = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "print(found, usage.ru_utime + usage.ru_stime, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    found, _, seconds = done.stderr.strip().rpartition(" ")
+    assert found == "[]"
+    assert float(seconds) < 2
+    for name in ("demo", "run", "classify", "localize", "evaluate", "report", "check", "prepare"):
+        assert f"\n    {name} " in done.stdout
+
+
+@pytest.mark.parametrize("command", ["run", "check", "prepare", "demo"])
+def test_help_of_commands(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert "--help" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "demo,run,classify"),
+        (["trian"], "invalid choice: 'trian'"),
+        (["run", "--bogus", "3", "--run", "x"], "unrecognized arguments: --bogus 3"),
+        (["run", "--classify.training.epocs=3", "--run=x"], "unrecognized arguments: --classify.training.epocs=3"),
+        (["run", "--classify.training.epochs", "many", "--run=x"], "classify.training.epochs must be int, not many"),
+        (["run", "--classify.training.batch", "0", "--run=x"], "classify.training.batch must be at least 1, not 0"),
+        (["run", "--config"], "argument --config: expected one argument"),
+        (["run", "--config", "none.yaml"], "none.yaml: there is no such recipe"),
+        (["run"], "name a recipe with --config FILE, or a run folder with --run FOLDER"),
+        (["evaluate"], "name a recipe with --config FILE, or a run folder with --run FOLDER"),
+        (["demo", "--seed", "-1"], "data.synthetic_seed must be at least 0, not -1"),
+        (["check"], "name a data set: a folder, a table, or a recipe with --config"),
+        (["check", "nowhere"], "nowhere: there is no such file or folder"),
+        (["prepare", "voc"], "the following arguments are required"),
+        (["prepare", "voc", "x", "--archive", "['none.tar']"], "none.tar: there is no such archive"),
+        (["prepare", "voc", "x", "--download", "2014"], "--download for voc takes 2012 only"),
+    ],
+)
+def test_bad_command_lines(call, arguments: list[str], words: str) -> None:
+    assert words in call(*arguments).sentence
+    assert list(Path.cwd().rglob("config.yaml")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("data:\n  rot: x", "there is no setting 'data.rot'"),
+        ("baseline: 3", "baseline must be bool, not 3"),
+        ("data: [", "Problems parsing config"),
+    ],
+)
+def test_bad_recipes_are_named(call, tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    sentence = call("run", f"--config={path}", "--run=x").sentence
+    assert sentence.startswith(f"{path}: ")
+    assert words in sentence
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (DataError("a.png", "is broken"), 2, "sfc: a.png: is broken\n"),
+        (KeyboardInterrupt(), 130, "sfc: interrupted; the same command goes on from here\n"),
+    ],
+)
+def test_exit_codes(call, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, words: str) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("sfc.pipeline.run", fail)
+    outcome = call("run", "--run=x")
+    assert (outcome.code, outcome.err, outcome.out) == (code, words, "")
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("sfc.pipeline.run", fail)
+    with pytest.raises(ZeroDivisionError):
+        call("run", "--run=x")
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_has_enough_is_no_error(lines: int) -> None:
+    code = (
+        "import sys, sfc.cli\n"
+        f"sfc.cli._check = lambda *_: [print('line') for _ in range({lines})] and 0\n"
+        "sys.stdin.read()\n"
+        "sys.exit(sfc.cli.main(['check']))"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, b"")
+
+
+def test_saved_settings_come_first_where_only_the_run_is_named(finished: Path) -> None:
+    saved = f"--config={finished / 'config.yaml'}"
+    for command in ("run", "classify", "localize", "evaluate", "report"):
+        for run in (["--run", str(finished)], [f"--run={finished}"]):
+            assert with_saved_settings([command, *run, "--name=x"]) == [command, saved, *run, "--name=x"]
+    for arguments in (
+        ["run", "--config=other.yaml", f"--run={finished}"],
+        ["run", "--config", "other.yaml", "--run", str(finished)],
+        ["run", "--run", str(finished / "nothing")],
+        ["check", "--run", str(finished)],
+        ["demo", "--run", str(finished)],
+        ["run", "--run"],
+        ["run", "--run="],
+        [],
+    ):
+        assert with_saved_settings(arguments) == arguments
+
+
+def test_a_run_goes_on_with_its_own_settings(call, finished: Path, recipe: Path) -> None:
+    """Nothing but the folder is named; the recipe is gone; the scores are those of before, an override wins."""
+    before = snapshot(finished)
+    first = call("run", "--run", finished)
+    assert first.code == 0, first.err
+    assert "CAMs on squares" in first.out
+    assert f"Page and pictures: {finished / 'report' / 'index.html'}" in first.out
+    after = snapshot(finished)
+    touched = {name for name in before if before[name] != after[name]}
+    assert touched == {"config.yaml", "manifest.json", "plain/scores.json", "sfc/scores.json"}
+    assert {name for name in touched if before[name][1] != after[name][1]} <= {"manifest.json"}
+    assert load_config([finished / "config.yaml"]) == load_config([recipe])
+    second = call("evaluate", "--run", finished, "--evaluate.fusion_lambda=0.5")
+    assert second.code == 0
+    assert "W + 0.5 P" in second.out
+
+
+def test_changed_settings_are_refused(call, finished: Path) -> None:
+    before = snapshot(finished)
+    sentence = call("run", "--run", finished, "--classify.training.seed=11").sentence
+    assert sentence.startswith(
+        f"{finished / 'config.yaml'} was begun with other settings: classify.training.seed was 10"
+    )
+    assert snapshot(finished) == before
+
+
+def test_check_of_a_sound_and_a_broken_folder(call, data: Path, tmp_path: Path) -> None:
+    sound = call("check", data)
+    assert sound.code == 0
+    assert "All files can be read." in sound.out
+    image = data / "train" / "4.png"
+    image.write_bytes(image.read_bytes()[:300])
+    broken = call("check", data, "--json", tmp_path / "found.json")
+    assert broken.code == 2
+    assert "train/4.png: the image is truncated or damaged" in broken.out
+    assert "Traceback" not in broken.err
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [entry["path"] for entry in found["broken"]] == [str(image)]
+
+
+def spoil_missing_image(data: Path) -> str:
+    (data / "train" / "4.png").unlink()
+    return "train/4.png: there is no such image"
+
+
+def spoil_truncated_image(data: Path) -> str:
+    path = data / "train" / "4.png"
+    path.write_bytes(path.read_bytes()[:300])
+    return "train/4.png: the image is truncated or damaged"
+
+
+def spoil_image_without_pixels(data: Path) -> str:
+    (data / "train" / "4.png").write_bytes(b"")
+    return "train/4.png: the file is empty"
+
+
+def spoil_unknown_label(data: Path) -> str:
+    edit(data / "train.csv", "train/4.png,", "train/4.png,purple;")
+    return "train.csv, line 6: the label 'purple' is not in the class list"
+
+
+def spoil_duplicate_ids(data: Path) -> str:
+    edit(data / "train.csv", "train/5.png", "train/4.png")
+    return "the image 'train/4.png' is there already"
+
+
+def spoil_same_stem(data: Path) -> str:
+    shutil.copy(data / "train" / "4.png", data / "train" / "5.jpeg")
+    edit(data / "train.csv", "train/4.png", "train/5.jpeg")
+    return "has the same path without suffix as"
+
+
+def spoil_missing_table(data: Path) -> str:
+    (data / "train.csv").unlink()
+    return "train.csv: there is no such table"
+
+
+def spoil_missing_class_list(data: Path) -> str:
+    (data / "classes.txt").unlink()
+    return "classes.txt: there is no such class list"
+
+
+def spoil_every_label(data: Path) -> str:
+    rows = [line.split(",")[0] + "," for line in (data / "train.csv").read_text().splitlines()[1:]]
+    (data / "train.csv").write_text("\n".join(["image,labels", *rows]) + "\n")
+    return "no training image has a label"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        spoil_missing_image,
+        spoil_truncated_image,
+        spoil_image_without_pixels,
+        spoil_unknown_label,
+        spoil_duplicate_ids,
+        spoil_same_stem,
+        spoil_missing_table,
+        spoil_missing_class_list,
+        spoil_every_label,
+    ],
+    ids=lambda spoil: spoil.__name__.removeprefix("spoil_"),
+)
+def test_bad_training_data(call, data: Path, recipe: Path, spoil, tmp_path: Path) -> None:
+    words = spoil(data)
+    arguments = [f"--config={recipe}", f"--data.root={data}", "--data.train_masks=", "--data.val=", "--baseline=false"]
+    sentence = call("run", *arguments, f"--run={tmp_path / 'run'}").sentence
+    assert words in sentence
+    assert str(data) in sentence or "no training image" in sentence
+    assert not list((tmp_path / "run").rglob("*.pt"))
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+
+
+def spoil_mask_size(data: Path) -> str:
+    Image.fromarray(np.zeros((40, 48), dtype=np.uint8)).save(data / "val" / "2_mask.png")
+    return "val/2_mask.png: the mask is 48x40 but its image is 48x48"
+
+
+def spoil_mask_values(data: Path) -> str:
+    Image.fromarray(np.full((48, 48), 4, dtype=np.uint8)).save(data / "val" / "2_mask.png")
+    return "val/2_mask.png: mask values 4 are beyond the 3 classes"
+
+
+def spoil_mask_kind(data: Path) -> str:
+    Image.new("RGB", (48, 48)).save(data / "val" / "2_mask.png")
+    return "val/2_mask.png: a mask is a palette or 8-bit grayscale PNG"
+
+
+def spoil_mask_file(data: Path) -> str:
+    (data / "val" / "2_mask.png").unlink()
+    return "val/2_mask.png: there is no such mask"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [spoil_mask_size, spoil_mask_values, spoil_mask_kind, spoil_mask_file],
+    ids=lambda spoil: spoil.__name__.removeprefix("spoil_"),
+)
+def test_bad_masks_keep_finished_work(call, data: Path, finished: Path, spoil) -> None:
+    words = spoil(data)
+    before = {
+        name: entry for name, entry in snapshot(finished).items() if name.endswith((".pt", ".cam", "scores.json"))
+    }
+    assert words in call("evaluate", "--run", finished, "--baseline=false", f"--data.root={data}").sentence
+    after = snapshot(finished)
+    assert {name: after[name] for name in before} == before
+
+
+def test_damaged_results_of_earlier_stages(call, finished: Path) -> None:
+    cam = finished / "sfc" / "cams" / "val" / "val" / "3.cam"
+    cam.write_bytes(cam.read_bytes()[:100])
+    sentence = call("evaluate", "--run", finished, "--baseline=false").sentence
+    assert sentence == f"{cam}: the CAM file is truncated or damaged; delete it and localize again"
+    checkpoint = finished / "sfc" / "classify" / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    for command in ("classify", "localize", "evaluate"):
+        sentence = call(command, "--run", finished, "--baseline=false").sentence
+        assert sentence.startswith(f"{checkpoint}: the checkpoint is damaged")
+    (finished / "config.yaml").write_text("data: 3")
+    assert call("run", "--run", finished).sentence == "data is a section of settings, not 3"
+
+
+def test_a_checkpoint_of_another_class_count(call, data: Path, finished: Path) -> None:
+    (data / "classes.txt").write_text("red\ngreen\nblue\ngrey\n")
+    for command in ("run", "localize", "evaluate"):
+        sentence = call(command, "--run", finished, f"--data.root={data}").sentence
+        assert f"{finished}/plain/classify/checkpoint.pt was begun with other settings: classes was" in sentence
+
+
+def test_an_unfinished_training_is_not_used(call, finished: Path) -> None:
+    (finished / "plain" / "classify" / "checkpoint.pt").unlink()
+    for command in ("localize", "evaluate"):
+        sentence = call(command, "--run", finished).sentence
+        assert sentence == f"{finished}/plain/classify/checkpoint.pt: no such checkpoint"
+
+
+def test_folders_that_cannot_be_used(call, recipe: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    sentence = call("run", f"--config={recipe}", f"--run={file / 'run'}").sentence
+    assert sentence.startswith(f"{file / 'run' / 'config.yaml'}: cannot be written (")
+    sentence = call("run", f"--config={recipe}", f"--data.root={file}", "--run=x").sentence
+    assert sentence == f"{file}: there is no such folder (data.root)"
+    assert file.read_text() == "in the way"
+
+
+@pytest.mark.parametrize(("size", "name"), [(600, "config.yaml"), (20_000, "sfc/classify/checkpoint.pt")])
+def test_a_full_disk(call, recipe: Path, tmp_path: Path, size: int, name: str) -> None:
+    folder = tmp_path / "run"
+    with full_after(size):
+        sentence = call("classify", f"--config={recipe}", f"--run={folder}", "--baseline=false").sentence
+    assert sentence == f"{folder / name}: cannot be written (File too large)"
+    assert not (folder / name).exists()
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_a_full_disk_while_steps_are_logged(call, recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    options = ["--baseline=false", "--classify.training.epochs=15", "--classify.training.checkpoint_every=1000"]
+    with full_after(2500):
+        sentence = call("classify", f"--config={recipe}", f"--run={folder}", *options).sentence
+    assert "log.csv" in sentence
+
+
+def test_negatives_and_classes_without_images_are_allowed(call, data: Path, finished: Path, recipe: Path) -> None:
+    (data / "classes.txt").write_text("red\ngreen\nblue\ngrey\n")
+    assert any(line.endswith(",") for line in (data / "train.csv").read_text().splitlines())
+    options = ["--baseline=false", "--classify.training.epochs=1", "--data.val=", f"--data.root={data}"]
+    outcome = call("run", f"--config={recipe}", f"--run={finished.parent / 'absent'}", *options)
+    assert outcome.code == 0, outcome.err
+    (row,) = [line for line in outcome.out.splitlines() if "grey" in line]
+    assert "absent" in row
+    assert "–" in row
+
+
+def test_the_demo_is_the_packaged_recipe_with_its_seed(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr("sfc.pipeline.run", lambda config, folder: seen.append((config, folder)) or [])
+    assert call("demo", "--seed", "7").code == 0
+    ((config, folder),) = seen
+    assert folder == Path("runs/demo")
+    assert (config.data.format, config.data.synthetic_seed, config.classify.training.seed) == ("synthetic", 7, 7)
+    assert config.baseline
+    assert sfc.cli.RECIPES.joinpath("synthetic.yaml").is_file()
+
+
+def test_a_run_is_named_after_its_recipe(call, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr("sfc.pipeline.run", lambda config, folder, **stages: seen.append((folder, stages)) or [])
+    assert call("run", "--config", recipe).code == 0
+    assert call("localize", "--config", recipe).code == 0
+    assert seen == [(Path("runs/recipe"), {}), (Path("runs/recipe"), {"stages": ("localize",)})]
