@@ -48,6 +48,8 @@ class GroundTruthSelection:
         self.fabric, self.net, self.records, self.machine = fabric, net, records, machine
         self.path = folder / BEST
         self.num_classes = net.num_classes
+        if fabric.is_global_zero and not (folder / "checkpoint.pt").exists():
+            self.path.unlink(missing_ok=True)  # left by a training whose checkpoint was deleted to begin again
 
     def __call__(self, epoch: int) -> None:
         """Scores this epoch at one scale and saves it if it is the best so far."""
