@@ -89,8 +89,9 @@ def test_page_and_pictures(tmp_path: Path, run: tuple[DataSet, list[Scores], lis
             assert min(picture.size) > 200
             assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 20
     # Nothing is fetched from anywhere.
-    assert "http" not in page
+    assert "://" not in page
     assert "<script" not in page
+    assert page.count("src=") == page.count('src="data:image/png;base64,')
     for words in ("&lt;tree&gt;", "car &amp; van", "SFC &amp; more", "uses truth", "W + 0.7 P", "fixed rule"):
         assert words in page
     assert "<tree>" not in page

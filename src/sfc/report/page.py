@@ -114,8 +114,8 @@ def _examples_picture(
     save(path, examples_figure(examples, dataset.classes, runs))
     images = ", ".join(example.id for example in examples)
     caption = (
-        f"Masks under the fixed rule, and the heat map of one class of each image (named below it). {dataset.name}, "
-        f"{dataset.split}, chosen for rare classes before any mask was seen: {images}."
+        "Masks under the fixed rule, and the heat map of one class of each image (named below it), by each run's best "
+        f"map. {dataset.name}, {dataset.split}, images chosen by their tags, mostly for rare classes: {images}."
     )
     return Picture(path, caption)
 
