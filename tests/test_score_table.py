@@ -1,80 +1,106 @@
-"""The tables that a run prints."""
+"""Scores on the terminal: every number beside what it depends on."""
 
 from __future__ import annotations
 
 import io
-import math
+from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from sfc.evaluate import Score, Scores
 from sfc.score_table import print_scores
 
-NAN = math.nan
+NAN = float("nan")
 
 
 def score(what: str, fixed: float, oracle: float) -> Score:
+    groups = {"head": 61.4, "medium": NAN, "tail": 7.6}
     return Score(
         what=what,
         fixed=fixed,
-        background_score=0.4,
+        background_score=0.2,
         oracle=oracle,
-        oracle_background_score=0.7,
-        iou=[80.0, fixed, None],
-        groups={"head": fixed, "medium": NAN, "tail": NAN},
-        over_activation={"head": 31.0, "medium": NAN, "tail": NAN},
-        under_activation={"head": 12.0, "medium": NAN, "tail": NAN},
-        pixel_accuracy=90.0,
-        curve={"background_score": [0.4], "miou": [fixed]},
+        oracle_background_score=0.35,
+        iou=[80.25, fixed, None],
+        groups=groups,
+        over_activation={"head": 250.0, "medium": NAN, "tail": 3.0},
+        under_activation={"head": 1.0, "medium": NAN, "tail": 99.0},
+        pixel_accuracy=70.0,
+        curve={"background_score": [0.0, 1.0], "miou": [1.0, 2.0]},
     )
 
 
-def entry(run: str, split: str, fixed: float, missing: list[str], checkpoint: str) -> Scores:
+@pytest.fixture
+def scores() -> Scores:
     return Scores(
-        run=run,
-        dataset="kitchen [2019]",
-        split=split,
-        images=7,
-        missing=missing,
-        classes=["background", "[red]cup", "spoon"],
+        run="SFC",
+        dataset="kitchen [old]",
+        split="train",
+        images=12,
+        missing=[],
+        classes=["background", "cup [red]", "spoon"],
         class_groups=["head", "absent"],
-        provenance={"CRF": "none", "checkpoint": checkpoint},
-        scores=[score("W", fixed, 61.3), score("P", fixed - 5, 50.2), score("W + P", fixed - 1, 60.8)],
+        provenance={"checkpoint": "last", "CRF": "none"},
+        scores=[score("W", 41.04, 51.2), score("P", 52.33, 53.9), score("W + P", 49.0, 60.0)],
     )
 
 
-def printed(scores: list[Scores]) -> str:
+def printed(*entries: Scores, width: int = 100) -> str:
     stream = io.StringIO()
-    print_scores(scores, Console(file=stream, width=80))
+    print_scores(list(entries), Console(file=stream, width=width))
     return stream.getvalue()
 
 
-def test_two_runs_in_one_table_a_split() -> None:
-    scores = [entry(run, split, 47.7, [], "last") for split in ("train", "val") for run in ("plain", "SFC")]
+def cells(text: str, *wanted: str) -> list[str]:
+    """The cells of the one row that has all of these."""
+    rows = [[cell.strip() for cell in line.strip("│┃ ").split("│")] for line in text.splitlines() if "│" in line]
+    (row,) = [row for row in rows if all(cell in row for cell in wanted)]
+    return row
+
+
+def test_a_row_has_the_fixed_score_and_the_oracle_apart(scores: Scores) -> None:
     text = printed(scores)
-    assert text.count("CAMs on kitchen [2019], split train, 7 images") == 1
-    assert text.count("CAMs on kitchen [2019], split val, 7 images") == 1
-    assert text.count("CRF: none") == 2
-    row = next(line for line in text.splitlines() if "plain" in line and "W" in line and "47.7" in line)
-    assert row.index("47.7") < row.index("61.3")
-    assert "48/–/–" in row
-    assert "31/–/–" in row
-    assert "searched on" in text
-    assert all(len(line) <= 80 for line in text.splitlines())
+    assert cells(text, "SFC") == ["SFC", "W", "41.0", "51.2", "61/–/8", "250/–/3", "1/–/99"]
+    assert cells(text, "W + P")[1:3] == ["49.0", "60.0"]
+    assert "threshold searched on this ground truth" in " ".join(text.split())
 
 
-def test_class_that_occurs_nowhere_and_names_that_look_like_markup() -> None:
-    text = printed([entry("[bold]SFC", "train", 47.7, [], "last")])
-    assert "[red]cup" in text
-    assert "[bold]SFC" in text
-    spoon = next(line for line in text.splitlines() if "spoon" in line)
-    assert "absent" in spoon
-    assert "–" in spoon
+def test_classes_are_shown_with_the_best_map_under_the_fixed_rule(scores: Scores) -> None:
+    text = printed(scores)
+    assert cells(text, "cup [red]") == ["cup [red]", "head", "52.3"]
+    assert cells(text, "spoon") == ["spoon", "absent", "–"]
+    assert cells(text, "background")[-1] == "80.2"
 
 
-def test_differences_and_gaps_are_said_by_run() -> None:
-    runs = [entry("plain", "train", 40.0, [], "last"), entry("SFC", "train", 50.0, ["a/b", "c"], "ground truth")]
-    text = printed(runs)
-    assert "checkpoint (plain): last" in text
-    assert "checkpoint (SFC): ground truth" in text
-    assert "SFC: 2 images have no CAMs, such as a/b" in text
+def test_variants_share_a_table_and_say_where_they_differ(scores: Scores) -> None:
+    plain = replace(scores, run="plain CAM", provenance={"checkpoint": "epoch 3, CHOSEN BY", "CRF": "none"})
+    text = printed(plain, scores)
+    assert text.count("CAMs on kitchen [old], split train, 12 images") == 1
+    assert text.count("CRF: none") == 1
+    assert "checkpoint (plain CAM): epoch 3, CHOSEN BY" in text
+    assert "checkpoint (SFC): last" in text
+    assert cells(text, "plain CAM")[1] == "W"
+    assert cells(text, "cup [red]") == ["cup [red]", "head", "52.3", "52.3"]
+
+
+def test_every_split_has_its_own_tables(scores: Scores) -> None:
+    text = printed(scores, replace(scores, split="val", images=5))
+    assert text.index("split train, 12 images") < text.index("split val, 5 images")
+    assert text.count("cup [red]") == 2
+
+
+def test_images_without_cams_are_said(scores: Scores) -> None:
+    assert "SFC: 2 images have no CAMs, such as [a]" in printed(replace(scores, missing=["[a]", "b"]))
+    assert "have no CAMs" not in printed(scores)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_no_number_is_cut_off_on_a_narrow_terminal(scores: Scores, width: int) -> None:
+    text = printed(scores, replace(scores, run="plain CAM"), width=width)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_nothing_to_print(scores: Scores) -> None:
+    assert printed() == ""
