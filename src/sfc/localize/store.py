@@ -105,11 +105,10 @@ def save_cams(
         with atomic_write(path) as file:
             np.savez(file, keys=keys, weight_cam=cams[0], prototype_cam=cams[1])
         return
-    content = b""
-    for bound in (FINE_ERROR, ERROR) if error is None else (error,):
-        content = _compact(keys, cams, bound)
-        if len(content) <= FINE_BYTES:
-            break
+    content = _compact(keys, cams, ERROR if error is None else error)
+    if error is None and len(content) <= FINE_BYTES // 2:  # the fine bound takes at least twice as much
+        fine = _compact(keys, cams, FINE_ERROR)
+        content = fine if len(fine) <= FINE_BYTES else content
     with atomic_write(path) as file:
         file.write(content)
 
