@@ -66,9 +66,12 @@ def _draw_bars(axes: Axes, entry: Scores, order: Sequence[int], index: int, runs
         color=run_colour(index),
         label=f"{entry.run}, {best.what}: mIoU {best.fixed:.1f}",
     )
-    for row, value in rows:
-        words = "occurs nowhere" if value is None else f"{value:.0f}"
-        axes.text((value or 0) + 0.7, row, words, va="center_baseline", fontsize=6.5, color=FAINT)
+    for row, value in known:
+        axes.text(value + 0.7, row, f"{value:.0f}", va="center_baseline", fontsize=6.5, color=FAINT)
+    if index == 0:
+        for position, k in enumerate(order):
+            if best.iou[k] is None:
+                axes.text(0.7, position, "occurs nowhere", va="center_baseline", fontsize=6.5, color=FAINT)
 
 
 def _class_label(entry: Scores, index: int) -> str:
