@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -192,7 +194,9 @@ def test_a_reader_that_has_enough_is_no_error(lines: int) -> None:
         "sys.exit(sfc.cli.main(['check']))"
     )
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe) as process:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=buffered) as process:
         assert process.stdout is not None
         process.stdout.close()
         _, err = process.communicate(timeout=60)
@@ -413,13 +417,21 @@ def test_a_full_disk(call, recipe: Path, tmp_path: Path, size: int, name: str) -
     assert not list(folder.rglob("*.tmp"))
 
 
-def test_a_full_disk_while_steps_are_logged(call, recipe: Path, tmp_path: Path) -> None:
+def test_a_full_disk_while_steps_are_logged(
+    call, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that writes TensorBoard's events fails too, without a traceback of its own."""
+    failed: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    monkeypatch.setattr("sfc.training_log.TrainingLog.TENSORBOARD_EVERY", 1)
     folder = tmp_path / "run"
     folder.mkdir()
     options = ["--baseline=false", "--classify.training.epochs=15", "--classify.training.checkpoint_every=1000"]
     with full_after(2500):
         sentence = call("classify", f"--config={recipe}", f"--run={folder}", *options).sentence
     assert "log.csv" in sentence
+    assert failed == []
+    assert threading.excepthook == failed.append
 
 
 def test_negatives_and_classes_without_images_are_allowed(call, data: Path, finished: Path, recipe: Path) -> None:
