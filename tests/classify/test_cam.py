@@ -251,6 +251,13 @@ def test_prototype_cam_and_gradient_equal_plain_loops(
     assert torch.allclose(grad, slow_grad, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("factor", [1e-5, 1e-7, 1e-9])
+def test_norms_below_the_epsilon_are_those_of_cosine_similarity(factor: float) -> None:
+    cam, feature, mask = problem(21, 2, 4, 5, 3, 4)
+    out = prototype_cam(cam, feature * factor, mask)
+    assert torch.allclose(out, prototype_cam_slowly(cam, feature * factor, mask, 0.3, None), rtol=1e-9, atol=1e-15)
+
+
 @pytest.mark.parametrize("threshold", [None, 0.5])
 def test_prototype_gradient_is_the_numerical_one(threshold: float | None) -> None:
     cam, feature, mask = problem(11, 2, 4, 5, 3, 4)

@@ -182,7 +182,7 @@ def test_an_image_without_labels_has_background_only() -> None:
 
 def test_predicted_labels_are_the_probable_classes() -> None:
     net, image = small_network(), picture(40, 56)
-    net.eval()
+    net.eval().classifier.weight.data *= 30  # probabilities that differ between scales
     scores = []
     with torch.no_grad():
         for scale in (1.0, 0.5):
@@ -199,6 +199,12 @@ def test_predicted_labels_are_the_probable_classes() -> None:
     given = infer_cams(net, image, [int(c in order[1:]) for c in range(3)], (1.0, 0.5))
     np.testing.assert_array_equal(keys, given[0])
     np.testing.assert_array_equal(weight, given[1])
+    # The mean over scales decides: neither the surest scale nor the least sure one.
+    for c in range(3):
+        for threshold, there in ((probability[c] - 1e-5, True), (probability[c] + 1e-5, False)):
+            predicted, _, _ = infer_cams(net, image, None, (1.0, 0.5), threshold=threshold)
+            assert (1 + c in predicted) == there
+    assert (torch.stack(scores).amax(dim=0) - torch.stack(scores).mean(dim=0)).min() > 1e-3
     assert infer_cams(net, image, None, (1.0,), threshold=1.01)[0].tolist() == [0]
     assert infer_cams(net, image, None, (1.0,), threshold=0.0)[0].tolist() == [0, 1, 2, 3]
 
