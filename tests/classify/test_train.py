@@ -153,6 +153,24 @@ def test_killed_between_checkpoints_and_resumed_is_bit_identical(tmp_path: Path,
     assert same_weights(train(tmp_path / "parts", config, data), whole)
 
 
+def test_weights_to_start_from_are_needed_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sfc.classify.train as stage
+
+    real, asked = stage.build_network, []
+
+    def watched(network: NetworkConfig, num_classes: int) -> object:
+        asked.append((network.pretrained, network.weights))
+        return real(network, num_classes)
+
+    monkeypatch.setattr(stage, "build_network", watched)
+    network = replace(CONFIG.classify.network, pretrained=True, weights="imagenet.safetensors")
+    config = with_training(replace(CONFIG, classify=replace(CONFIG.classify, network=network)), epochs=1)
+    first = train(tmp_path / "run", config)
+    assert same_weights(train(tmp_path / "run", config), first)
+    load_classifier(config.classify, CLASSES, tmp_path / "run")
+    assert asked == [(True, "imagenet.safetensors"), (False, ""), (False, "")]
+
+
 def test_bank_draws_change_what_is_trained_on(tmp_path: Path) -> None:
     data = squares(tmp_path / "images")
     off = replace(CONFIG, classify=replace(CONFIG.classify, bank=BankConfig(draws=0)))

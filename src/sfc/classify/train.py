@@ -143,7 +143,10 @@ def train_classifier(fabric: Fabric, config: RunConfig, train: DataSet, scoring:
     if not train.label_matrix().any():
         raise ConfigError(f"{train.name}: no training image has a label")
     torch.manual_seed(classify.training.seed)
-    net = build_network(classify.network, len(train.classes))
+    # Where a checkpoint holds every weight, the file or network that the first ones came from is not needed again.
+    begun = (folder / "checkpoint.pt").exists()
+    start = replace(classify.network, pretrained=False, weights="") if begun else classify.network
+    net = build_network(start, len(train.classes))
     steps = steps_per_epoch(len(train), classify.training)
     loss = MSDWLoss(
         coefficient(classify, train.label_matrix(), steps), classify.loss.prototype_weight, classify.loss.scale_weight
