@@ -1,0 +1,74 @@
+"""Work on every image of a list: shared by processes, several at once in threads, unreadable ones told at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from itertools import islice
+
+import torch
+from lightning_fabric import Fabric
+
+from sfc.data.records import Record
+from sfc.errors import DataError, SFCError
+from sfc.training_log import progress_bar
+
+MOST_AT_ONCE = 8
+"""Images in work at the same time at most, since each needs memory of its own."""
+
+
+@contextmanager
+def one_image_a_thread() -> Iterator[int]:
+    """Shares torch's CPU threads out among images; gives how many images to work on at once.
+
+    Threads on several images hardly wait for each other; threads inside one small image mostly do.
+    """
+    total = torch.get_num_threads()
+    at_once = min(total, MOST_AT_ONCE)
+    torch.set_num_threads(max(1, total // at_once))
+    try:
+        yield at_once
+    finally:
+        torch.set_num_threads(total)
+
+
+def work_through(
+    fabric: Fabric, todo: Sequence[Record], work: Callable[[Record], None], title: str, finished: str
+) -> None:
+    """Does `work` on this process's share of the records; an image at fault does not stop the others.
+
+    Args:
+        fabric: every process calls this with the same records.
+        todo: what is left to do.
+        work: called in several threads; raises DataError where the image is at fault. Any other error stops all.
+        title: shown beside the progress bar.
+        finished: where the results of all other images are, for the message.
+
+    Raises:
+        SFCError: some images were at fault; all others are done.
+    """
+    share = iter(todo[fabric.global_rank :: fabric.world_size])
+    failures: list[DataError] = []
+    with progress_bar() as bar, one_image_a_thread() as at_once, ThreadPoolExecutor(at_once) as pool:
+        length = len(range(fabric.global_rank, len(todo), fabric.world_size))
+        task = bar.add_task(title, total=length, note="", visible=fabric.is_global_zero)
+        # A short queue: an interruption should not have to wait for the whole list.
+        pending: set[Future[None]] = {pool.submit(work, record) for record in islice(share, 2 * at_once)}
+        while pending:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                try:
+                    future.result()
+                except DataError as error:
+                    failures.append(error)
+                bar.update(task, advance=1)
+            pending |= {pool.submit(work, record) for record in islice(share, len(done))}
+    # All processes stop together: one that ended early would take the others with it.
+    count = fabric.all_reduce(torch.tensor(len(failures), device=fabric.device), reduce_op="sum")
+    assert isinstance(count, torch.Tensor)
+    total = int(count)
+    if total:
+        first = str(failures[0]) if failures else "another process names an image that cannot be used"
+        more = f" and {total - 1} more images cannot be used" if total > 1 else ""
+        raise SFCError(f"{first}{more}; {finished}")
