@@ -1,0 +1,54 @@
+"""How the numba kernels are compiled: once a machine, cached on disk, said in one line, before workers are forked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numba
+from numba.core import event
+
+KERNEL_MODULES: tuple[str, ...] = ()
+"""Modules with kernels; each has a `compile_kernels()` that calls all of them on tiny inputs."""
+
+
+class _CompileNotice(event.Listener):
+    """Says that kernels are being compiled; numba sends no event where it finds them in its cache."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def on_start(self, event: Any) -> None:
+        module = event.data["dispatcher"].py_func.__module__
+        if not self._said and module.startswith("sfc."):
+            self._said = True
+            sys.stderr.write("sfc: compiling the refinement kernels, once on this machine\n")
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+event.register("numba:compile", _CompileNotice())
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Decorator: compiles a function when it is first called, serial and without the GIL, and keeps it on disk.
+
+    The cache lies beside the module or, where that folder cannot be written, in the user's cache folder. Without
+    either the function is compiled again in each process.
+    """
+    try:
+        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:  # numba found no folder that it may write
+        return numba.njit(nogil=True, error_model="numpy")(function)
+
+
+def prepare_kernels() -> None:
+    """Compiles every kernel in this process, or loads it from the cache. Call it before workers are forked.
+
+    Takes a part of a second where the kernels are cached and about a minute where they are not.
+    """
+    for name in KERNEL_MODULES:
+        import_module(name).compile_kernels()
