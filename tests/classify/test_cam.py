@@ -234,11 +234,13 @@ def prototype_cam_slowly(cam: Tensor, feature: Tensor, mask: Tensor, scale: floa
 
 
 @settings(deadline=None, max_examples=30)
-@given(shapes, st.sampled_from([0.0, 0.3, 1.0]), st.sampled_from([None, 0.5]))
+@given(shapes, st.sampled_from([0.0, 0.3, 1.0]), st.sampled_from([None, None, 0.5]), st.booleans())
 def test_prototype_cam_and_gradient_equal_plain_loops(
-    shape: tuple[int, ...], scale: float, threshold: float | None
+    shape: tuple[int, ...], scale: float, threshold: float | None, whole: bool
 ) -> None:
     cam, feature, mask = problem(*shape)
+    if whole:
+        mask = (mask > 0.2).double()
     cotangent = torch.randn(cam.shape, generator=torch.Generator().manual_seed(shape[0] + 1), dtype=cam.dtype)
     results = []
     for function in (prototype_cam, prototype_cam_slowly):
@@ -259,9 +261,12 @@ def test_norms_below_the_epsilon_are_those_of_cosine_similarity(factor: float) -
 
 
 @pytest.mark.parametrize("threshold", [None, 0.5])
-def test_prototype_gradient_is_the_numerical_one(threshold: float | None) -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_prototype_gradient_is_the_numerical_one(threshold: float | None, whole: bool) -> None:
     cam, feature, mask = problem(11, 2, 4, 5, 3, 4)
     mask[1, 2] = 0  # a class without seeds
+    if whole:
+        mask = (mask > 0.2).double()
     assert torch.autograd.gradcheck(
         lambda f: prototype_cam(cam, f, mask, threshold=threshold), feature.requires_grad_(), eps=1e-6, atol=1e-7
     )
@@ -288,6 +293,20 @@ def test_hand_written_gradient_survives_compilation() -> None:
         results.append((out.detach(), leaf.grad))
     assert torch.allclose(results[0][0], results[1][0])
     assert torch.allclose(results[0][1], results[1][1])
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float64])
+def test_masks_of_other_types(dtype: torch.dtype) -> None:
+    cam, feature, mask = problem(9, 2, 4, 5, 4, 6, torch.float32)
+    whole = (mask > 0.3).float()
+    assert torch.equal(prototype_cam(cam, feature, whole.to(dtype)), prototype_cam(cam, feature, whole))
+
+
+def test_whole_and_fractional_masks_agree() -> None:
+    """Masks of 0 and 1 take a shorter way; halving all of them scales the prototypes, which a cosine does not see."""
+    cam, feature, mask = problem(10, 2, 4, 5, 4, 6)
+    whole = (mask > 0.3).double()
+    assert torch.allclose(prototype_cam(cam, feature, whole), prototype_cam(cam, feature, whole / 2), rtol=1e-12)
 
 
 def test_a_class_without_seeds_has_a_zero_map_and_no_gradient() -> None:

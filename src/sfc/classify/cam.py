@@ -84,13 +84,14 @@ class _PrototypeCosine(torch.autograd.Function):
     """ReLU(cosine(feature, prototype)), prototypes being seed averages of the same feature.
 
     Written out so that nothing larger than the feature map is ever allocated: forward keeps its inputs and two small
-    norms, backward builds one gradient in place.
+    norms, backward builds one gradient in place. Seeds are weights [N, K, P], or the one class of each position
+    int64 [N, 1, P] (K for none), which costs the same for any number of classes.
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, feature: Tensor, seed: Tensor) -> Tensor:
-        """feature [N, D, P] and seed [N, K, P] to [N, K, P]."""
-        prototype = torch.bmm(seed, feature.transpose(1, 2)).div_(feature.shape[2])
+    def forward(ctx: FunctionCtx, feature: Tensor, seed: Tensor, channels: int) -> Tensor:
+        """feature [N, D, P] and seed to [N, K, P]."""
+        prototype = _collect(feature, seed, channels).div_(feature.shape[2])
         feature_scale = 1 / torch.linalg.vector_norm(feature, dim=1, keepdim=True).clamp_min_(COSINE_EPSILON)
         prototype_scale = 1 / torch.linalg.vector_norm(prototype, dim=2, keepdim=True).clamp_min_(COSINE_EPSILON)
         cosine = torch.bmm(prototype * prototype_scale, feature).mul_(feature_scale).relu_()
@@ -99,7 +100,7 @@ class _PrototypeCosine(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         feature, seed, prototype, feature_scale, prototype_scale, cosine = ctx.saved_tensors
         # Where the ReLU cut, cosine is 0; there the gradient of every term below must vanish.
         active = grad * (cosine > 0)
@@ -108,10 +109,31 @@ class _PrototypeCosine(torch.autograd.Function):
         prototype_pull = along.sum(dim=2, keepdim=True).mul_(prototype_scale).mul_(prototype_scale).neg_()
         dot_grad = active.mul_(feature_scale).mul_(prototype_scale)
         prototype_grad = torch.bmm(dot_grad, feature.transpose(1, 2)).addcmul_(prototype, prototype_pull)
-        prototype_grad.div_(feature.shape[2])
-        left = torch.cat([prototype, prototype_grad], dim=1).transpose(1, 2)
-        right = torch.cat([dot_grad, seed], dim=1)
-        return (feature * feature_pull).baddbmm_(left, right), None
+        feature_grad = _hand_out(prototype_grad.div_(feature.shape[2]), seed)
+        return feature_grad.addcmul_(feature, feature_pull).baddbmm_(prototype.transpose(1, 2), dot_grad), None, None
+
+
+def _collect(feature: Tensor, seed: Tensor, channels: int) -> Tensor:
+    """What the seeds of each class add up to: [N, D, P] to [N, K, D]."""
+    if seed.is_floating_point():
+        return torch.bmm(seed, feature.transpose(1, 2))
+    total = feature.new_zeros(feature.shape[0], feature.shape[1], channels + 1)
+    total.scatter_add_(2, seed.expand_as(feature), feature)
+    return total[:, :, :channels].transpose(1, 2)
+
+
+def _hand_out(value: Tensor, seed: Tensor) -> Tensor:
+    """Each position gets what its class's prototype got, the transpose of `_collect`: [N, K, D] to [N, D, P]."""
+    value = value.transpose(1, 2)
+    if seed.is_floating_point():
+        return torch.bmm(value, seed)
+    return F.pad(value, (0, 1)).gather(2, seed.expand(-1, value.shape[1], -1))
+
+
+def _strongest(cam: Tensor, background_scale: float) -> Tensor:
+    """The strongest class of every position, int64 [N, 1, h, w]; ties go to the lower index, as argmax does."""
+    best, index = cam[:, 1:].max(dim=1, keepdim=True)
+    return torch.where(cam[:, :1] * background_scale >= best, 0, index + 1)
 
 
 def seeds(cam: Tensor, valid_mask: Tensor, background_scale: float = 0.3, threshold: float | None = None) -> Tensor:
@@ -130,10 +152,16 @@ def seeds(cam: Tensor, valid_mask: Tensor, background_scale: float = 0.3, thresh
     cam = cam.detach()
     if threshold is not None:
         return (normalise_peak(cam) > threshold).to(cam.dtype) * valid_mask
-    # The scaled background decides against the best foreground; ties go to the lower index, as argmax does.
-    best, index = cam[:, 1:].max(dim=1, keepdim=True)
-    index = torch.where(cam[:, :1] * background_scale >= best, 0, index + 1)
+    index = _strongest(cam, background_scale)
     return torch.zeros_like(cam).scatter_(1, index, valid_mask.gather(1, index).to(cam.dtype))
+
+
+def _single_seeds(cam: Tensor, valid_mask: Tensor, background_scale: float) -> Tensor | None:
+    """Seeds as the class of each position, K for none; None where the valid mask is not of 0 and 1."""
+    index = _strongest(cam.detach(), background_scale)
+    weight = valid_mask.gather(1, index)
+    valid = weight > 0
+    return torch.where(valid, index, cam.shape[1]) if torch.equal(weight, valid.to(weight.dtype)) else None
 
 
 def prototype_cam(
@@ -151,7 +179,7 @@ def prototype_cam(
         cam: float [N, K, h, w], background first; only its argmax (or threshold) matters.
         feature: float [N, D, h, w].
         valid_mask: [N, K, h, w], 1 inside the real pixels, foreground times the image's label.
-        background_scale: factor on the background before the argmax.
+        background_scale: factor on the background CAM before the argmax.
         threshold: see `seeds`.
 
     Returns:
@@ -165,8 +193,13 @@ def prototype_cam(
             f"cam {tuple(cam.shape)}, feature {tuple(feature.shape)} and valid_mask {tuple(valid_mask.shape)} "
             "must agree in images and grid, and cam and valid_mask in channels"
         )
-    seed = seeds(cam, valid_mask, background_scale, threshold).to(feature.dtype)
-    return _PrototypeCosine.apply(feature.flatten(2), seed.flatten(2)).view(cam.shape)
+    seed = None
+    # Elsewhere the sum over single seeds is not deterministic, and matrix products are cheap.
+    if threshold is None and feature.device.type == "cpu" and not torch.compiler.is_compiling():
+        seed = _single_seeds(cam, valid_mask, background_scale)
+    if seed is None:
+        seed = seeds(cam, valid_mask, background_scale, threshold).to(feature.dtype)
+    return _PrototypeCosine.apply(feature.flatten(2), seed.flatten(2), cam.shape[1]).view(cam.shape)
 
 
 def rectangle_mask(rectangle: Tensor, image_size: tuple[int, int], grid_size: tuple[int, int]) -> Tensor:
