@@ -424,3 +424,10 @@ def test_peak_of_every_map_becomes_one() -> None:
     assert peak[0, 1] == 0
     peak[0, 1] = 1
     assert torch.allclose(peak, torch.ones(2, 3), atol=1e-3)
+
+
+def test_correlation_in_bfloat16_keeps_the_maps_in_float32() -> None:
+    cam, feature, _ = problem(12, 2, 4, 32, 12, 14, torch.float32)
+    exact, rounded = correlate_pixels(cam, feature), correlate_pixels(cam, feature.bfloat16())
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).norm() / exact.norm() < 2e-3

@@ -52,17 +52,17 @@ def correlate_pixels(cam: Tensor, feature: Tensor) -> Tensor:
 
     Args:
         cam: float [N, K, h, w].
-        feature: float [N, D, h, w], not yet normalised.
+        feature: float [N, D, h, w], not yet normalised; in bfloat16 only the product fᵀf is computed that way.
 
     Returns:
         Refined CAM [N, K, h, w].
     """
     shape = cam.shape
-    unit = unit_length(feature).flatten(2)
+    unit = unit_length(feature.to(cam.dtype)).flatten(2).to(feature.dtype)
     if unit.shape[0] * unit.shape[2] ** 2 > DENSE_AFFINITY and not torch.is_grad_enabled():
         flat = cam.flatten(2)
         return _spread_in_blocks(_spread_in_blocks(flat, unit), unit).view(shape)
-    affinity = F.relu(torch.bmm(unit.transpose(1, 2), unit))
+    affinity = torch.bmm(unit.transpose(1, 2), unit).to(cam.dtype).relu_()
     # A column's divisor scales a column of the product, so the affinity itself is never normalised (or copied).
     weight = 1 / (affinity.sum(dim=1, keepdim=True) + EPSILON)
     spread = torch.bmm(cam.flatten(2), affinity) * weight
@@ -74,7 +74,7 @@ def _spread_in_blocks(cam: Tensor, unit: Tensor) -> Tensor:
     block = max(1, DENSE_AFFINITY // (unit.shape[0] * unit.shape[2]))
     spread = torch.empty_like(cam)
     for start in range(0, unit.shape[2], block):
-        affinity = F.relu(torch.bmm(unit.transpose(1, 2), unit[:, :, start : start + block]))
+        affinity = torch.bmm(unit.transpose(1, 2), unit[:, :, start : start + block]).to(cam.dtype).relu_()
         weight = 1 / (affinity.sum(dim=1, keepdim=True) + EPSILON)
         spread[:, :, start : start + block] = torch.bmm(cam, affinity) * weight
     return spread
@@ -108,9 +108,11 @@ class _PrototypeCosine(torch.autograd.Function):
         feature_pull = along.sum(dim=1, keepdim=True).mul_(feature_scale).mul_(feature_scale).neg_()
         prototype_pull = along.sum(dim=2, keepdim=True).mul_(prototype_scale).mul_(prototype_scale).neg_()
         dot_grad = active.mul_(feature_scale).mul_(prototype_scale)
-        prototype_grad = torch.bmm(dot_grad, feature.transpose(1, 2)).addcmul_(prototype, prototype_pull)
-        feature_grad = _hand_out(prototype_grad.div_(feature.shape[2]), seed)
-        return feature_grad.addcmul_(feature, feature_pull).baddbmm_(prototype.transpose(1, 2), dot_grad), None, None
+        # Somebody may call backward under autocast, which knows bmm and not its in-place kin.
+        with torch.autocast(feature.device.type, enabled=False):
+            prototype_grad = torch.bmm(dot_grad, feature.transpose(1, 2)).addcmul_(prototype, prototype_pull)
+            feature_grad = _hand_out(prototype_grad.div_(feature.shape[2]), seed).addcmul_(feature, feature_pull)
+            return feature_grad.baddbmm_(prototype.transpose(1, 2), dot_grad), None, None
 
 
 def _collect(feature: Tensor, seed: Tensor, channels: int) -> Tensor:

@@ -49,12 +49,15 @@ def scale_maps(net: SFCNetwork, image: Tensor) -> ScaleMaps:
     def merge(maps: Tensor) -> Tensor:
         return maps[:1] + maps[1:].flip(3)
 
-    class_map = net.classifier(stages[3]).float()
+    class_map = net.class_map(stages[3])
     score = class_map.mean(dim=(0, 2, 3))
     feature = merge(net.hierarchical_feature(stages))
     correlation = None
     if net.correlation is not None:
         correlation = net.correlation_feature(merge(pair), merge(stages[3]), grid)
+        if torch.is_autocast_enabled(image.device.type):
+            # Half of the time of a large scale goes into fᵀf, whose rounding averages out over thousands of positions.
+            correlation = correlation.to(torch.get_autocast_dtype(image.device.type))
     with torch.autocast(image.device.type, enabled=False):
         cam, refined = net.maps(merge(class_map), grid, correlation, None)
         prototype = net.prototypes(refined, feature, torch.ones_like(refined))

@@ -116,6 +116,12 @@ class SFCNetwork(nn.Module):
             self.train(training)
         return self._grids[height, width]
 
+    def class_map(self, last: Tensor) -> Tensor:
+        """Class maps [N, C, h, w] of the last stage, of any sign; never in bfloat16, whose rounding peaks show."""
+        with torch.autocast(last.device.type, enabled=False):
+            class_map: Tensor = self.classifier(last.to(self.classifier.weight.dtype))
+        return class_map
+
     def hierarchical_feature(self, stages: list[Tensor]) -> Tensor:
         """Side maps of the detached stages, unit length, on the stage-3 grid; [N, sum of side_channels, h, w]."""
         parts = []
@@ -139,7 +145,7 @@ class SFCNetwork(nn.Module):
         self, class_map: Tensor, grid: tuple[int, int], correlation: Tensor | None, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Classifier CAM on the grid, times the mask, and the refined CAM."""
-        cam = with_background(class_map.float())
+        cam = with_background(class_map)
         if cam.shape[2:] != grid:
             cam = F.interpolate(cam, size=grid, mode="bilinear", align_corners=True)
         if mask is not None:
@@ -166,13 +172,13 @@ class SFCNetwork(nn.Module):
         grid = (stages[2].shape[2], stages[2].shape[3])
         if tuple(valid_mask.shape[2:]) != grid:
             raise ValueError(f"valid_mask is {tuple(valid_mask.shape[2:])}, the feature grid {grid}")
-        class_map = self.classifier(stages[3])
-        score = class_map.float().mean(dim=(2, 3))
+        class_map = self.class_map(stages[3])
+        score = class_map.mean(dim=(2, 3))
         last = stages[3]
         if self.consistency_gradient != 1 and torch.is_grad_enabled():
             # Same values; what the CAMs' losses send back into the backbone is scaled.
             last = torch.lerp(last.detach(), last, self.consistency_gradient)
-            class_map = self.classifier(last)
+            class_map = self.class_map(last)
         correlation = None
         if self.correlation is not None and correlate:
             correlation = self.correlation_feature(image, last, grid)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sfc.checkpoint import read_tensors
+from sfc.checkpoint import read_state
 from sfc.errors import CheckpointError
 
 _HEADS = {
@@ -31,15 +31,7 @@ def official_state(checkpoint: str | Path | dict[str, Any]) -> dict[str, Tensor]
     Raises:
         CheckpointError: missing, damaged, or without the tensors of an SFC network.
     """
-    if isinstance(checkpoint, dict):
-        where, content = "", checkpoint
-    else:
-        where, content = f"{checkpoint}: ", read_tensors(Path(checkpoint))
-    state = content.get("net", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{where}not an SFC checkpoint: no state dict in it")
-    # DataParallel, which the released training uses, puts `module.` before every name.
-    state = {name.removeprefix("module."): value for name, value in state.items()}
+    state, where = read_state(checkpoint, "an SFC checkpoint")
     mapped = {}
     for theirs, ours in _HEADS.items():
         if theirs not in state or state[theirs].ndim != 4:
