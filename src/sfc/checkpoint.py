@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sfc.errors import CheckpointError
 from sfc.run_folder import atomic_write
@@ -74,3 +75,26 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this version of sfc")
     return content
+
+
+def read_state(checkpoint: str | Path | dict[str, Any], kind: str) -> tuple[dict[str, Tensor], str]:
+    """The state dict in a checkpoint of other code, without the `module.` that DataParallel puts before names.
+
+    Args:
+        checkpoint: a file, or what loading it gave: a state dict, alone or under `net`.
+        kind: what the file should be, with its article.
+
+    Returns:
+        The state dict; and the file's name as the beginning of a sentence about it (empty where there is none).
+
+    Raises:
+        CheckpointError: missing, damaged, or without a state dict.
+    """
+    if isinstance(checkpoint, dict):
+        where, content = "", checkpoint
+    else:
+        where, content = f"{checkpoint}: ", read_tensors(Path(checkpoint))
+    state = content.get("net", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{where}not {kind}: no state dict in it")
+    return {name.removeprefix("module."): value for name, value in state.items()}, where
