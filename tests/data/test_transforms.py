@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sfc.data.transforms import augment
+from sfc.data.transforms import augment, augment_with_labels
 
 ROUNDING = 8
 
@@ -110,3 +110,52 @@ def test_a_needle_keeps_one_pixel() -> None:
     cut, (top, left, bottom, right) = augment(Image.fromarray(image), np.random.default_rng(0), (32, 32), 40)
     assert (bottom - top, right - left) == (32, 1)
     assert (cut[top:bottom, left] == 200).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 50),
+    width=st.integers(1, 50),
+    scale=st.tuples(st.floats(0.3, 1.0), st.floats(1.0, 2.0)),
+    crop=st.integers(1, 64),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_labels_go_where_their_pixels_go(
+    height: int, width: int, scale: tuple[float, float], crop: int, seed: int
+) -> None:
+    labels = np.random.default_rng(seed).integers(0, 3, (height, width), dtype=np.uint8)
+    cut, cut_labels, rectangle = augment_with_labels(
+        Image.fromarray(np.repeat(labels[:, :, None], 3, axis=2)), labels, np.random.default_rng(seed), scale, crop
+    )
+    generator = np.random.default_rng(seed)
+    factor = generator.uniform(*scale)
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    # The pixel under the centre of each resized one, in whole numbers: Pillow adds up rounding errors along a row.
+    resized = np.array(
+        [
+            [
+                labels[(2 * y + 1) * height // (2 * size[0]), (2 * x + 1) * width // (2 * size[1])]
+                for x in range(size[1])
+            ]
+            for y in range(size[0])
+        ]
+    )
+    mirrored = generator.random() < 0.5
+    corners, cuts = [], []
+    for length in size:
+        offset = int(generator.integers(0, abs(crop - length) + 1))
+        corners.append(offset if length <= crop else 0)
+        cuts.append(0 if length <= crop else offset)
+    part = resized[cuts[0] : cuts[0] + crop, cuts[1] : cuts[1] + crop]
+    expected = np.full((crop, crop), 255, dtype=np.uint8)
+    expected[corners[0] : corners[0] + part.shape[0], corners[1] : corners[1] + part.shape[1]] = (
+        part[:, ::-1] if mirrored else part
+    )
+    np.testing.assert_array_equal(cut_labels, expected)
+    top, left, bottom, right = rectangle
+    assert (top, left, bottom - top, right - left) == (*corners, *part.shape)
+    if size == (height, width):
+        np.testing.assert_array_equal(cut[top:bottom, left:right, 0], cut_labels[top:bottom, left:right])
+    outside = np.ones((crop, crop), dtype=bool)
+    outside[top:bottom, left:right] = False
+    assert (cut[outside] == 0).all()

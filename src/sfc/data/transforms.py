@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from PIL import Image
+
+from sfc.data.records import IGNORE
 
 
 def augment(
@@ -32,13 +36,79 @@ def augment(
     size = (image.height, image.width)
     if long_side is not None:
         size = _with_long_side(size, int(generator.integers(*long_side, endpoint=True)))
+    placed = _place_crop(size, generator, crop, flip)
+    return placed.cut(image), placed.rectangle
+
+
+def augment_with_labels(
+    image: Image.Image,
+    labels: np.ndarray,
+    generator: np.random.Generator,
+    scale: tuple[float, float] = (0.5, 1.0),
+    crop: int = 512,
+    flip: bool = True,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Random scale, mirror and square crop of an image and its label map together (METHOD: relation network).
+
+    As `augment`, save that the size is that of the image times a factor; labels are resized by nearest.
+
+    Args:
+        image: an RGB picture.
+        labels: uint8 [H, W] of the same size.
+        generator: the only source of randomness.
+        scale: range of the factor, drawn uniformly.
+        crop: side of the square in pixels.
+        flip: mirror with probability one half.
+
+    Returns:
+        uint8 [crop, crop, 3], zero in the padding; uint8 [crop, crop], 255 in the padding; and int64 [4], top, left,
+        bottom and right (ends excluded) of the real pixels.
+    """
+    factor = generator.uniform(*scale)
+    size = (max(1, round(image.height * factor)), max(1, round(image.width * factor)))
+    placed = _place_crop(size, generator, crop, flip)
+    return placed.cut(image), placed.cut_labels(labels), placed.rectangle
+
+
+@dataclass(frozen=True)
+class _Placement:
+    """Which part of a resized image goes where in a square; all in pixels."""
+
+    size: tuple[int, int]
+    crop: int
+    mirror: bool
+    to: tuple[int, int]
+    start: tuple[int, int]
+    shape: tuple[int, int]
+
+    @property
+    def rectangle(self) -> np.ndarray:
+        (top, left), (height, width) = self.to, self.shape
+        return np.array([top, left, top + height, left + width], dtype=np.int64)
+
+    def cut(self, image: Image.Image) -> np.ndarray:
+        part = np.asarray(_resized_part(image, self.size, (*self.start, *self.shape)))
+        return self._put(part, np.zeros((self.crop, self.crop, 3), dtype=np.uint8))
+
+    def cut_labels(self, labels: np.ndarray) -> np.ndarray:
+        rows, columns = (
+            (2 * np.arange(start, start + length) + 1) * old // (2 * new)
+            for start, length, old, new in zip(self.start, self.shape, labels.shape, self.size, strict=True)
+        )
+        part = labels[rows[:, None], columns]
+        return self._put(part, np.full((self.crop, self.crop), IGNORE, dtype=np.uint8))
+
+    def _put(self, part: np.ndarray, square: np.ndarray) -> np.ndarray:
+        top, left, bottom, right = self.rectangle
+        square[top:bottom, left:right] = part[:, ::-1] if self.mirror else part
+        return square
+
+
+def _place_crop(size: tuple[int, int], generator: np.random.Generator, crop: int, flip: bool) -> _Placement:
     mirror = bool(generator.random() < 0.5) and flip
     to_top, from_top, height = _place(size[0], crop, generator)
     to_left, from_left, width = _place(size[1], crop, generator)
-    part = np.asarray(_resized_part(image, size, (from_top, from_left, height, width)))
-    pixels = np.zeros((crop, crop, 3), dtype=np.uint8)
-    pixels[to_top : to_top + height, to_left : to_left + width] = part[:, ::-1] if mirror else part
-    return pixels, np.array([to_top, to_left, to_top + height, to_left + width], dtype=np.int64)
+    return _Placement(size, crop, mirror, (to_top, to_left), (from_top, from_left), (height, width))
 
 
 def _resized_part(image: Image.Image, size: tuple[int, int], part: tuple[int, int, int, int]) -> Image.Image:
