@@ -68,6 +68,7 @@ class FrozenStages(nn.Module):
             stem = F.max_pool2d(stem, self._pool, ceil_mode=True)
         return [stem[:, :, : stages[0].shape[2], : stages[0].shape[3]], *stages]
 
+    @torch.compiler.disable  # hooks and threads are beyond it
     @torch.no_grad()
     def _maps(self, image: Tensor) -> tuple[Any, list[Tensor]]:
         with _input_of(_first_stage(self.backbone)) as inputs:

@@ -39,6 +39,7 @@ class RelationLosses:
     total: Tensor
 
 
+@torch.compiler.disable  # hundreds of small views: minutes to compile, nothing to gain
 def relation_loss(
     edge: Tensor, displacement: Tensor, label: Tensor, radius: int = 10, counts: Tensor | None = None
 ) -> RelationLosses:
@@ -70,7 +71,7 @@ def relation_loss(
         counts = pair_counts(label, radius)
     dtype = torch.promote_types(edge.dtype, torch.float32)  # half precision does not carry sums over pairs
     probability = torch.sigmoid(edge[:, 0].to(dtype))
-    total, terms = _PairLosses.apply(probability, displacement.to(dtype), label, radius, counts.to(dtype))
+    total, terms = _PairLosses.apply(probability, displacement.to(dtype).contiguous(), label, radius, counts.to(dtype))
     background, foreground, negative, *displacements = terms.unbind()
     return RelationLosses(background, foreground, negative, displacements[0], displacements[1], total)
 
