@@ -10,7 +10,7 @@ from typing import Any
 import numba
 from numba.core import event
 
-KERNEL_MODULES: tuple[str, ...] = ()
+KERNEL_MODULES: tuple[str, ...] = ("sfc.refine.crf",)
 """Modules with kernels; each has a `compile_kernels()` that calls all of them on tiny inputs."""
 
 
@@ -43,6 +43,14 @@ def kernel(function: Callable[..., Any]) -> Any:
         return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # numba found no folder that it may write
         return numba.njit(nogil=True, error_model="numpy")(function)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Decorator: a part of kernels, which becomes code of each kernel that calls it.
+
+    A call costs more than a small part: every array is handed over as seven values.
+    """
+    return numba.njit(nogil=True, error_model="numpy", forceinline=True)(function)
 
 
 def prepare_kernels() -> None:
