@@ -10,7 +10,7 @@ from typing import Any
 import numba
 from numba.core import event
 
-KERNEL_MODULES: tuple[str, ...] = ("sfc.refine.crf",)
+KERNEL_MODULES: tuple[str, ...] = ("sfc.refine.crf", "sfc.refine.walk_kernels")
 """Modules with kernels; each has a `compile_kernels()` that calls all of them on tiny inputs."""
 
 
