@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import sfc.settings
 from sfc.config import DataConfig, MachineConfig, NetworkConfig, RunConfig, plain_cam
 from sfc.errors import ConfigError
-from sfc.settings import LEAST, differences, load_config, plain_values, require_same, write_config
+from sfc.settings import LEAST, MOST, differences, load_config, plain_values, require_same, write_config
 
 RECIPES = sorted((Path(sfc.settings.__file__).parent / "configs").glob("*.yaml"))
 
@@ -139,6 +139,21 @@ def test_numbers_out_of_range(name: str) -> None:
     assert f"{name} must be at least {LEAST[name]:g}" in refusal(None, f"--{name}={small}")
 
 
+@pytest.mark.parametrize("name", MOST)
+def test_numbers_beyond_the_greatest(name: str) -> None:
+    assert refusal(None, f"--{name}=1.5") == f"{name} must be at most {MOST[name]:g}, not 1.5"
+
+
+def test_a_range_is_given_from_its_smaller_end() -> None:
+    assert "put the smaller number first" in refusal(None, "--refine.relation.input.scale=[1.5, 0.5]")
+
+
+@pytest.mark.parametrize("name", ["1e3", "0e0", ".5", "-", "+1", "0x1f"])
+def test_names_that_look_like_numbers_stay_names(tmp_path: Path, name: str) -> None:
+    write_config(tmp_path / "config.yaml", replace(RunConfig(), name=name))
+    assert load_config([tmp_path / "config.yaml"]).name == name
+
+
 def test_defaults_lie_within_the_ranges() -> None:
     default = flat(plain_values(asdict(RunConfig())))
     assert LEAST.keys() <= default.keys()
@@ -227,7 +242,8 @@ def test_every_setting_is_documented() -> None:
 
     def undocumented(section: type) -> list[str]:
         own = [f.name for f in fields(section) if not is_dataclass(get_type_hints(section)[f.name])]
-        missing = [f"{section.__name__}.{name}" for name in own if f"{name}:" not in (section.__doc__ or "")]
+        words = "".join(parent.__doc__ or "" for parent in section.__mro__)
+        missing = [f"{section.__name__}.{name}" for name in own if f"{name}:" not in words]
         nested = [hint for hint in get_type_hints(section).values() if is_dataclass(hint)]
         return missing + [name for inner in nested for name in undocumented(inner)]
 

@@ -116,7 +116,7 @@ class RunFolder:
 
 def versions() -> dict[str, str]:
     """Versions of this package and of what its numbers depend on, and the commit of its source where that is known."""
-    names = ("sfc-wsss", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "scipy")
+    names = ("sfc-wsss", "torch", "torchvision", "timm", "lightning-fabric", "numba", "numpy", "pillow", "scipy")
     found = {"python": platform.python_version()}
     for name in names:
         with suppress(metadata.PackageNotFoundError):

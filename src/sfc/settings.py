@@ -18,7 +18,27 @@ from sfc.config import RunConfig
 from sfc.errors import ConfigError
 from sfc.run_folder import atomic_write
 
+TRAINING = {
+    "learning_rate": 0,
+    "head_factor": 0,
+    "momentum": 0,
+    "weight_decay": 0,
+    "poly_power": 0,
+    "warmup": 0,
+    "clip": 0,
+    "batch": 1,
+    "epochs": 1,
+    "seed": 0,
+    "checkpoint_every": 1,
+}
+"""The least values of every training's settings."""
+
 LEAST = {
+    **{
+        f"{stage}.training.{name}": least
+        for stage in ("classify", "refine.relation")
+        for name, least in TRAINING.items()
+    },
     "data.synthetic_images": 1,
     "data.synthetic_seed": 0,
     "classify.network.trained_from": 0,
@@ -27,23 +47,28 @@ LEAST = {
     "classify.loss.scale_weight": 0,
     "classify.loss.start": 0,
     "classify.bank.draws": 0,
+    "classify.training.picture_every": 0,
     "classify.input.long_side": 1,
     "classify.input.crop": 16,
     "classify.input.batch_sizes": 16,
-    "classify.training.learning_rate": 0,
-    "classify.training.head_factor": 0,
-    "classify.training.momentum": 0,
-    "classify.training.weight_decay": 0,
-    "classify.training.poly_power": 0,
-    "classify.training.warmup": 0,
-    "classify.training.clip": 0,
-    "classify.training.batch": 1,
-    "classify.training.epochs": 1,
-    "classify.training.seed": 0,
-    "classify.training.checkpoint_every": 1,
-    "classify.training.picture_every": 0,
     "localize.scales": 0.01,
     "localize.threshold": 0,
+    "refine.seeds.fusion_lambda": 0,
+    "refine.seeds.uncertain_background": 0,
+    "refine.crf.gt_prob": 0.001,
+    "refine.crf.gaussian": 0.001,
+    "refine.crf.bilateral": 0.001,
+    "refine.crf.iterations": 0,
+    "refine.relation.radius": 2,
+    "refine.relation.input.scale": 0.01,
+    "refine.relation.input.crop": 16,
+    "refine.walk.fusion_lambda": 0,
+    "refine.walk.radius": 2,
+    "refine.walk.beta": 0,
+    "refine.walk.steps": 0,
+    "refine.walk.tolerance": 0,
+    "refine.walk.power": 0,
+    "refine.walk.background": 0,
     "evaluate.fusion_lambda": 0,
     "machine.devices": 1,
     "machine.nodes": 1,
@@ -51,6 +76,9 @@ LEAST = {
     "machine.threads": 0,
 }
 """The least value of each number (or of each member of a list)."""
+
+MOST = {"classify.loss.start": 1, "localize.threshold": 1, "refine.crf.gt_prob": 0.999}
+"""The greatest value, where there is one."""
 
 
 def add_settings(parser: ArgumentParser) -> None:
@@ -172,13 +200,25 @@ def _check_range(key: str, numbers: Sequence[float]) -> None:
         raise ConfigError(f"{key} must not be empty")
     if not all(number >= LEAST[key] for number in numbers):
         raise ConfigError(f"{key} must be at least {LEAST[key]:g}, not {', '.join(map(str, numbers))}")
-    if key == "classify.input.long_side" and numbers[0] > numbers[1]:
+    if not all(number <= MOST.get(key, number) for number in numbers):
+        raise ConfigError(f"{key} must be at most {MOST[key]:g}, not {', '.join(map(str, numbers))}")
+    if key in ("classify.input.long_side", "refine.relation.input.scale") and numbers[0] > numbers[1]:
         raise ConfigError(f"{key} is a range, from {numbers[0]} to {numbers[1]}: put the smaller number first")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what the reader of recipes, which follows YAML 1.2, would take for a number and PyYAML does not: 1e3."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", text, '"' if text[:1] in tuple("0123456789.+-") else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def write_config(path: Path, config: RunConfig) -> None:
     """Writes every setting, defaults included."""
-    text = yaml.safe_dump(plain_values(asdict(config)), sort_keys=False, allow_unicode=True)
+    text = yaml.dump(plain_values(asdict(config)), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     with atomic_write(path) as file:
         file.write(text.encode())
 
