@@ -427,7 +427,7 @@ def test_a_full_disk_while_steps_are_logged(
     folder = tmp_path / "run"
     folder.mkdir()
     options = ["--baseline=false", "--classify.training.epochs=15", "--classify.training.checkpoint_every=1000"]
-    with full_after(2500):
+    with full_after(4000):
         sentence = call("classify", f"--config={recipe}", f"--run={folder}", *options).sentence
     assert "log.csv" in sentence
     assert failed == []

@@ -182,7 +182,7 @@ def _write_settings(config: RunConfig, folder: RunFolder) -> None:
     from sfc.settings import write_config
 
     write_config(folder.config, config)
-    write_json(folder.manifest, {"command": sys.argv, "versions": versions(), "settings": asdict(config)})
+    write_json(folder.manifest, {"command": sys.argv, "versions": versions()})
 
 
 def _classify(fabric: Fabric, variant: Variant, data: Data) -> None:
