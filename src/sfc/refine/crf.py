@@ -102,16 +102,20 @@ def _mean_field(
     lattices = (colour[0], position[0])
     marginals = np.empty((unary.channels.size, colour[0].vertices.shape[0]), np.float32)
     score = unary.score.reshape(-1)
-    unfinished = np.empty(0, np.int32)
+    nothing = np.empty(0, np.int32)
+    everything = np.unique(unary.channels, return_index=True)[1].astype(np.int32)  # the first label of each lane
     for iteration in range(iterations + 1):
-        channels = unary.channels if iteration == iterations else unfinished
-        update(score, unary.rows, *filters, lanes, counts, marginals, channels, iteration == 0)
+        written = everything if iteration == iterations else nothing
+        update(score, unary.rows, *filters, lanes, counts, marginals, written, iteration == 0)
         if iteration < iterations:
             for index, lattice in enumerate(lattices):
                 used = filters[index]
                 blur(used.sums, lattice.chains, lattice.starts, lanes, stride // len(lanes))
                 used.blurred.fill(0)
                 filters[index] = used._replace(blurred=used.sums, sums=used.blurred)
+    for label, lane in enumerate(unary.channels):
+        if label != everything[lane]:
+            marginals[label] = marginals[everything[lane]]
     return marginals
 
 

@@ -218,7 +218,7 @@ def build(
     weights = np.empty((located, d + 1), np.float32)
     table = _empty_table(d, FIRST_BITS)
     bits = FIRST_BITS
-    size = 0
+    size = row = column = 0
     feature = np.empty((d, BLOCK), np.float32)
     corner = np.empty((d + 1, BLOCK), np.int32)
     axis = np.empty((d + 1, BLOCK), np.int32)
@@ -227,11 +227,13 @@ def build(
         count = min(BLOCK, located - start)
         feature[:] = 0
         for p in range(min(count, pixels - start)):
-            row, column = divmod(start + p, width)
             feature[0, p] = first[row] if rows_first else first[column]
             feature[1, p] = second[column] if rows_first else second[row]
             for channel in range(channels):
                 feature[2 + channel, p] = tones[image[start + p, channel]]
+            column += 1
+            if column == width:
+                row, column = row + 1, 0
         _locate(feature, scale, corner, axis, weight)
         for p in range(count):
             for i in range(d + 1):

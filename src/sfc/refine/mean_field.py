@@ -58,7 +58,7 @@ def update(
     lanes: Any,
     counts: Any,
     marginals: Any,
-    channels: Any,
+    written: Any,
     first: Any,
 ) -> None:
     """Softmax of score + messages at each pixel, splatted again or, the last time, written out.
@@ -70,8 +70,8 @@ def update(
         position: the Gaussian `Filter`.
         lanes: a tuple of the vector's length.
         counts: float32 [stride], how many labels a lane stands for, 0 for one that fills up.
-        marginals: float32 [labels, pixels], written if `channels` is not empty.
-        channels: int32 [labels], the lane of each label; empty where the marginals are to be splatted.
+        marginals: float32 [labels, pixels], written if `written` is not empty.
+        written: int32, the label for which each lane is written; empty where the marginals are to be splatted.
         first: whether there are no messages yet.
     """
     simplices_c, weights_c, corners_c, blurred_c, sums_c, compatibility_c = colour
@@ -97,9 +97,9 @@ def update(
             store(q, offset, power)
             weighted = add(weighted, multiply(power, load(counts, offset, lanes)))
         share = np.float32(1) / total(weighted)
-        if channels.size:
-            for label in range(channels.size):
-                marginals[label, p] = q[channels[label]] * share
+        if written.size:
+            for lane in range(written.size):
+                marginals[written[lane], p] = q[lane] * share
             continue
         for offset in range(0, stride, width):
             value = multiply(fill(share, lanes), load(q, offset, lanes))
