@@ -151,6 +151,16 @@ def test_a_map_does_not_depend_on_the_maps_beside_it_nor_on_its_scale() -> None:
     assert together[1].max() > 0
 
 
+def test_nothing_becomes_subnormal() -> None:
+    cam = np.zeros((1, 1, 9), dtype=np.float32)
+    cam[0, 0, 0] = 1
+    edge = np.full((1, 9), 0.99, dtype=np.float32)
+    edge[0, 0] = 0.5
+    walked = random_walk(cam, edge, radius=2, steps=2, tolerance=0)[0, 0]
+    assert 1e-21 < walked[1] < 1e-19
+    assert walked[2] == 0  # 1e-40
+
+
 def test_no_value_is_negative_or_above_the_peak() -> None:
     cam = np.zeros((1, 40, 40), dtype=np.float32)
     cam[0, 20, 20] = 1

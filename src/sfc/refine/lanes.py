@@ -12,10 +12,12 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import types
+from numba import extending, types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, register_model
+from numba.extending import models, register_model
 
+intrinsic: Any = extending.intrinsic
+"""Untyped: callers do not pass the typing context, as numba's annotation says they would."""
 FLOAT, INT = ir.FloatType(), ir.IntType(32)
 EXP_LOWEST = -80.0
 """exp is 0 below: results near the smallest float32 make products denormal, a hundred times slower."""
@@ -109,6 +111,16 @@ def add(typing_context: Any, left: Any, right: Any) -> Any:
 def multiply(typing_context: Any, left: Any, right: Any) -> Any:
     """Multiplies lane by lane."""
     return left(left, left), lambda context, builder, signature, arguments: builder.fmul(*arguments)
+
+
+@intrinsic
+def accumulate(typing_context: Any, total: Any, left: Any, right: Any) -> Any:
+    """Computes total + left · right lane by lane, rounded once where the processor can."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _call(builder, "fmuladd", [arguments[1], arguments[2], arguments[0]])
+
+    return total(total, total, total), generate
 
 
 @intrinsic

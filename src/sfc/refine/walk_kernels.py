@@ -7,104 +7,27 @@ nothing asks whether a cell is inside. The weights of a pair are stored once, at
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 
-from sfc.refine.kernels import kernel
+from sfc.refine import lanes
+from sfc.refine.kernels import inlined, kernel
 from sfc.refine.paths import half_plane_offsets, path_cells
 
-LANES = 8
-COLUMNS = 16
-"""Columns whose sums stay in registers; rows of the grid are multiples of it."""
+TILE = (0.0,) * 16
+"""Cells of a row whose sums stay in registers; its length is what counts."""
+COLUMNS = len(TILE)
 ROWS = 2
 """Rows done together: a map's value is loaded once for both."""
 DEPTH = 4
 """Steps that follow each other down the grid, so that a row of weights is in the cache for all of them."""
 NEGLIGIBLE = np.float32(1e-30)
-"""Smaller values (of maps with peak 1) count as 0: arithmetic with subnormal numbers is many times slower."""
-
-
-def _tile_of_sums(maps: int) -> Any:
-    """Makes the inner loop for one or two maps.
-
-    Written in LLVM's language because numba cannot know that the sums do not overlap what they are made of, and would
-    store and load them at every term; here they stay in registers.
-    """
-    vector = ir.VectorType(ir.FloatType(), LANES)
-    number = ir.IntType(64)
-    vectors = range(0, COLUMNS, LANES)
-
-    @intrinsic
-    def tile_of_sums(
-        _: Any, sums: Any, source: Any, weights: Any, table: Any, at_sum: Any, at: Any, at_weight: Any
-    ) -> Any:
-        """sums[row, map] = Σ weight · neighbour, for 2 rows of 16 columns of each map.
-
-        Args:
-            sums: float32 [2 * maps, width]; written at columns `at_sum` and the next 15.
-            source: float32 [maps, cells].
-            weights: float32, flat.
-            table: int64 [terms, 3]: see `_table`.
-            at_sum: first column in `sums`.
-            at: index in a map of the tile's first cell.
-            at_weight: index in `weights` of that cell and offset 0.
-        """
-
-        def generate(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
-            arrays = [
-                context.make_array(t)(context, builder, a) for t, a in zip(signature.args[:4], arguments, strict=False)
-            ]
-            at_sum, at, at_weight = arguments[4:]
-
-            def pointer(array: int, *index: Any) -> Any:
-                position = index[0]
-                for term in index[1:]:
-                    position = builder.add(position, term)
-                return builder.gep(arrays[array].data, [position])
-
-            def vector_at(array: int, *index: Any) -> Any:
-                return builder.bitcast(pointer(array, *index), vector.as_pointer())
-
-            def row(array: int, index: int) -> Any:
-                return builder.mul(builder.extract_value(arrays[array].shape, 1), number(index))
-
-            zero = ir.Constant(vector, [0.0] * LANES)
-            total = {
-                (r, m, v): cgutils.alloca_once_value(builder, zero)
-                for r in range(ROWS)
-                for m in range(maps)
-                for v in vectors
-            }
-            with cgutils.for_range(builder, builder.extract_value(arrays[3].shape, 0)) as loop:
-                entry = builder.mul(loop.index, number(1 + ROWS))
-                shift, *weight_shift = [builder.load(pointer(3, entry, number(i))) for i in range(1 + ROWS)]
-                for v in vectors:
-                    value = [builder.load(vector_at(1, at, shift, row(1, m), number(v)), align=4) for m in range(maps)]
-                    for r in range(ROWS):
-                        weight = builder.load(vector_at(2, at_weight, weight_shift[r], number(v)), align=4)
-                        for m in range(maps):
-                            term = builder.fmul(weight, value[m], flags=("contract",))
-                            so_far = builder.load(total[r, m, v])
-                            builder.store(builder.fadd(so_far, term, flags=("contract",)), total[r, m, v])
-            for (r, m, v), place in total.items():
-                target = vector_at(0, at_sum, row(0, r * maps + m), number(v))
-                builder.store(builder.load(place), target, align=4)
-            return context.get_dummy_value()
-
-        return types.void(sums, source, weights, table, at_sum, at, at_weight), generate
-
-    return tile_of_sums
-
-
-_sums_of_one = _tile_of_sums(1)
-_sums_of_two = _tile_of_sums(2)
+"""Smaller weights count as 0: arithmetic with subnormal numbers is many times slower."""
+COARSE = np.float32(2**-76)
+"""Added and taken away again, it rounds maps (of peak 1) to multiples of 2^-99, and so nothing becomes subnormal."""
 
 
 @kernel
@@ -141,38 +64,87 @@ def _affinities(
                 there[x] += weight[x]
 
 
-@kernel
-def _finish_row(
-    later: Any, now: Any, sums: Any, scale: Any, result: Any, gain: Any, back: Any, coefficient: Any
-) -> None:
-    """later = gain · scale · (now + sums) − back · later; result += coefficient · later; all of one row."""
-    for x in range(len(later)):
-        value = gain * scale[x] * (now[x] + sums[x]) - back * later[x]
-        later[x] = value if abs(value) > NEGLIGIBLE else np.float32(0)
+@inlined
+def _finish(total: Any, at: Any, cell: Any, now: Any, later: Any, result: Any, scale: Any, terms: Any) -> None:
+    """later = gain · scale · (now + total) − back · later; result += coefficient · later; in one tile."""
+    gain, back, coefficient = terms
+    moved = lanes.multiply(lanes.load(scale, cell, TILE), lanes.add(lanes.load(now, at, TILE), total))
+    value = lanes.multiply_add(gain, moved, lanes.multiply(lanes.fill(-back, TILE), lanes.load(later, at, TILE)))
+    value = lanes.add(lanes.add(value, lanes.fill(COARSE, TILE)), lanes.fill(-COARSE, TILE))
+    lanes.store(later, at, value)
     if coefficient != 0:
-        for x in range(len(later)):
-            result[x] += coefficient * later[x]
+        lanes.store(result, at, lanes.multiply_add(coefficient, value, lanes.load(result, at, TILE)))
+
+
+@inlined
+def _step_one(
+    now: Any,
+    later: Any,
+    result: Any,
+    weights: Any,
+    scale: Any,
+    table: Any,
+    at: Any,
+    weight: Any,
+    pitch: Any,
+    terms: Any,
+) -> None:
+    """A step of one map, in a tile of two rows."""
+    upper = lower = lanes.fill(np.float32(0), TILE)
+    for term in range(len(table)):
+        value = lanes.load(now, at + table[term, 0], TILE)
+        upper = lanes.accumulate(upper, lanes.load(weights, weight + table[term, 1], TILE), value)
+        lower = lanes.accumulate(lower, lanes.load(weights, weight + table[term, 2], TILE), value)
+    _finish(upper, at, at, now, later, result, scale, terms)
+    _finish(lower, at + pitch, at + pitch, now, later, result, scale, terms)
+
+
+@inlined
+def _step_two(
+    now: Any,
+    later: Any,
+    result: Any,
+    weights: Any,
+    scale: Any,
+    table: Any,
+    at: Any,
+    weight: Any,
+    pitch: Any,
+    terms: Any,
+) -> None:
+    """A step of two maps, in a tile of two rows: each weight is loaded once for both."""
+    other = at + len(scale)
+    upper = upper_other = lower = lower_other = lanes.fill(np.float32(0), TILE)
+    for term in range(len(table)):
+        value = lanes.load(now, at + table[term, 0], TILE)
+        value_other = lanes.load(now, other + table[term, 0], TILE)
+        weight_upper = lanes.load(weights, weight + table[term, 1], TILE)
+        weight_lower = lanes.load(weights, weight + table[term, 2], TILE)
+        upper = lanes.accumulate(upper, weight_upper, value)
+        upper_other = lanes.accumulate(upper_other, weight_upper, value_other)
+        lower = lanes.accumulate(lower, weight_lower, value)
+        lower_other = lanes.accumulate(lower_other, weight_lower, value_other)
+    _finish(upper, at, at, now, later, result, scale, terms)
+    _finish(upper_other, other, at, now, later, result, scale, terms)
+    _finish(lower, at + pitch, at + pitch, now, later, result, scale, terms)
+    _finish(lower_other, other + pitch, at + pitch, now, later, result, scale, terms)
 
 
 @kernel
-def _apply(
-    result: Any, now: Any, later: Any, weights: Any, scale: Any, sums: Any, table: Any, recurrence: Any, grid: Any
-) -> None:
+def _apply(result: Any, now: Any, later: Any, weights: Any, scale: Any, table: Any, recurrence: Any, grid: Any) -> None:
     """Applies the walk once for each row of `recurrence`, in a wave: step k works on rows that step k − 1 has left.
 
     Args:
-        result: float32 [maps, cells]; added to.
-        now: float32 [maps, cells], the maps; overwritten.
-        later: float32 [maps, cells], zeros; overwritten.
+        result: float32 [maps * cells], one map or two; added to.
+        now: float32 [maps * cells], the maps; overwritten.
+        later: float32 [maps * cells], zeros; overwritten.
         weights: float32, flat [rows, pairs + 1, pitch].
         scale: float32 [cells], 1 / degree inside, 0 in the margins.
-        sums: float32 [2 * maps, width], scratch.
-        table: int64 [terms, 3].
+        table: int64 [terms, 3]: see `_table`.
         recurrence: float32 [steps, 3]: gain, back, coefficient.
-        grid: pairs of rows, pitch, first cell, first weight, and weights of one row of the grid.
+        grid: pairs of rows, columns, pitch, first cell, its weight, and weights of one row of the grid.
     """
-    pairs_of_rows, pitch, first, first_weight, row_of_weights = grid
-    maps, width = now.shape[0], sums.shape[1]
+    pairs_of_rows, columns, pitch, first, first_weight, row_of_weights = grid
     reach = first // pitch
     lag = (reach + ROWS - 1) // ROWS
     for begin in range(0, len(recurrence), DEPTH):
@@ -184,20 +156,13 @@ def _apply(
                     continue
                 step = begin + follower
                 source, target = (now, later) if step % 2 == 0 else (later, now)
-                gain, back, coefficient = recurrence[step]
-                at, at_weight = first + y * pitch, first_weight + y * row_of_weights
-                for x in range(0, width, COLUMNS):
-                    if maps == 2:
-                        _sums_of_two(sums, source, weights, table, x, at + x, at_weight + x)
+                terms = (recurrence[step, 0], recurrence[step, 1], recurrence[step, 2])
+                for x in range(0, columns, COLUMNS):
+                    at, weight = first + y * pitch + x, first_weight + y * row_of_weights + x
+                    if len(now) == len(scale):
+                        _step_one(source, target, result, weights, scale, table, at, weight, pitch, terms)
                     else:
-                        _sums_of_one(sums, source, weights, table, x, at + x, at_weight + x)
-                for row in range(ROWS):
-                    here = slice(at + row * pitch, at + row * pitch + width)
-                    for m in range(maps):
-                        _finish_row(
-                            target[m, here], source[m, here], sums[row * maps + m], scale[here], result[m, here],
-                            gain, back, coefficient,
-                        )  # fmt: skip
+                        _step_two(source, target, result, weights, scale, table, at, weight, pitch, terms)
 
 
 class _Paths(NamedTuple):
@@ -236,8 +201,8 @@ class _Grid:
 
     @property
     def left(self) -> int:
-        """First column of the image; whole vectors, so that it is aligned as the grid is."""
-        return -(-self.reach // LANES) * LANES
+        """First column of the image; whole tiles, so that it is aligned as the grid is."""
+        return -(-self.reach // COLUMNS) * COLUMNS
 
     @property
     def pitch(self) -> int:
@@ -303,15 +268,15 @@ def walk_maps(start: np.ndarray, passable: np.ndarray, radius: int, first: float
     weights, scale = _weights(grid, passable, paths)
     row_of_weights = weights[0].size
     at_image = grid.reach * grid.pitch + grid.left
-    geometry = (grid.rows_together, grid.pitch, at_image, grid.reach * row_of_weights + grid.left, row_of_weights)
+    at_weight = grid.reach * row_of_weights + grid.left
+    geometry = (grid.rows_together, grid.columns, grid.pitch, at_image, at_weight, row_of_weights)
     result = first * start
     for begin in range(0, len(start), 2):
         maps = start[begin : begin + 2]
         now, later, total = (_aligned_zeros(len(maps), grid.rows, grid.pitch) for _ in range(3))
         now[:, *grid.image] = maps
-        sums = _aligned_zeros(ROWS * len(maps), grid.columns)
-        flat = [array.reshape(len(maps), -1) for array in (total, now, later)]
-        _apply(*flat, weights.reshape(-1), scale.reshape(-1), sums, _table(radius, grid.pitch), recurrence, geometry)
+        flat = [array.reshape(-1) for array in (total, now, later, weights, scale)]
+        _apply(*flat, _table(radius, grid.pitch), recurrence, geometry)
         result[begin : begin + 2] += total[:, *grid.image]
     return result
 
@@ -339,6 +304,6 @@ def _aligned_zeros(*shape: int) -> np.ndarray:
 
 
 def compile_kernels() -> None:
-    """Compiles the kernels for one map and for two, or loads them from the cache."""
+    """Compiles the kernels, or loads them from the cache."""
     passable = np.ones((2, 2), dtype=np.float32)
     walk_maps(np.ones((2, 2, 2), dtype=np.float32), passable, 2, 0.0, np.ones((1, 3), dtype=np.float32))
