@@ -65,8 +65,9 @@ def _affinities(
 
 
 @inlined
-def _finish(total: Any, at: Any, cell: Any, now: Any, later: Any, result: Any, scale: Any, terms: Any) -> None:
-    """later = gain · scale · (now + total) − back · later; result += coefficient · later; in one tile."""
+def _finish(total: Any, at: Any, cell: Any, maps: Any, scale: Any, terms: Any) -> None:
+    """later = gain · scale · (now + total) − back · later; result += coefficient · later; in one row of a tile."""
+    now, later, result = maps
     gain, back, coefficient = terms
     moved = lanes.multiply(lanes.load(scale, cell, TILE), lanes.add(lanes.load(now, at, TILE), total))
     value = lanes.multiply_add(gain, moved, lanes.multiply(lanes.fill(-back, TILE), lanes.load(later, at, TILE)))
@@ -77,42 +78,22 @@ def _finish(total: Any, at: Any, cell: Any, now: Any, later: Any, result: Any, s
 
 
 @inlined
-def _step_one(
-    now: Any,
-    later: Any,
-    result: Any,
-    weights: Any,
-    scale: Any,
-    table: Any,
-    at: Any,
-    weight: Any,
-    pitch: Any,
-    terms: Any,
-) -> None:
+def _step_one(maps: Any, stencil: Any, at: Any, weight: Any, pitch: Any, terms: Any) -> None:
     """A step of one map, in a tile of two rows."""
+    now, (weights, scale, table) = maps[0], stencil
     upper = lower = lanes.fill(np.float32(0), TILE)
     for term in range(len(table)):
         value = lanes.load(now, at + table[term, 0], TILE)
         upper = lanes.accumulate(upper, lanes.load(weights, weight + table[term, 1], TILE), value)
         lower = lanes.accumulate(lower, lanes.load(weights, weight + table[term, 2], TILE), value)
-    _finish(upper, at, at, now, later, result, scale, terms)
-    _finish(lower, at + pitch, at + pitch, now, later, result, scale, terms)
+    _finish(upper, at, at, maps, scale, terms)
+    _finish(lower, at + pitch, at + pitch, maps, scale, terms)
 
 
 @inlined
-def _step_two(
-    now: Any,
-    later: Any,
-    result: Any,
-    weights: Any,
-    scale: Any,
-    table: Any,
-    at: Any,
-    weight: Any,
-    pitch: Any,
-    terms: Any,
-) -> None:
+def _step_two(maps: Any, stencil: Any, at: Any, weight: Any, pitch: Any, terms: Any) -> None:
     """A step of two maps, in a tile of two rows: each weight is loaded once for both."""
+    now, (weights, scale, table) = maps[0], stencil
     other = at + len(scale)
     upper = upper_other = lower = lower_other = lanes.fill(np.float32(0), TILE)
     for term in range(len(table)):
@@ -124,10 +105,10 @@ def _step_two(
         upper_other = lanes.accumulate(upper_other, weight_upper, value_other)
         lower = lanes.accumulate(lower, weight_lower, value)
         lower_other = lanes.accumulate(lower_other, weight_lower, value_other)
-    _finish(upper, at, at, now, later, result, scale, terms)
-    _finish(upper_other, other, at, now, later, result, scale, terms)
-    _finish(lower, at + pitch, at + pitch, now, later, result, scale, terms)
-    _finish(lower_other, other + pitch, at + pitch, now, later, result, scale, terms)
+    _finish(upper, at, at, maps, scale, terms)
+    _finish(upper_other, other, at, maps, scale, terms)
+    _finish(lower, at + pitch, at + pitch, maps, scale, terms)
+    _finish(lower_other, other + pitch, at + pitch, maps, scale, terms)
 
 
 @kernel
@@ -155,14 +136,14 @@ def _apply(result: Any, now: Any, later: Any, weights: Any, scale: Any, table: A
                 if y < 0 or y >= ROWS * pairs_of_rows:
                     continue
                 step = begin + follower
-                source, target = (now, later) if step % 2 == 0 else (later, now)
+                maps = (now, later, result) if step % 2 == 0 else (later, now, result)
                 terms = (recurrence[step, 0], recurrence[step, 1], recurrence[step, 2])
                 for x in range(0, columns, COLUMNS):
                     at, weight = first + y * pitch + x, first_weight + y * row_of_weights + x
                     if len(now) == len(scale):
-                        _step_one(source, target, result, weights, scale, table, at, weight, pitch, terms)
+                        _step_one(maps, (weights, scale, table), at, weight, pitch, terms)
                     else:
-                        _step_two(source, target, result, weights, scale, table, at, weight, pitch, terms)
+                        _step_two(maps, (weights, scale, table), at, weight, pitch, terms)
 
 
 class _Paths(NamedTuple):
