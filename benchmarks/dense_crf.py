@@ -11,6 +11,7 @@ import argparse
 import importlib.util
 import json
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -115,7 +116,10 @@ def several_at_once(image: NDArray[np.uint8], rounds: int) -> Figure:
     labels = noisy_labels(image.shape[0], image.shape[1], 4)
     run = partial(dense_crf, image, labels=labels, num_labels=21)
     with ThreadPoolExecutor(2) as pool:
-        both = {"one": run, "two": lambda: [task.result() for task in [pool.submit(run), pool.submit(run)]]}
+        both: dict[str, Callable[[], Any]] = {
+            "one": run,
+            "two": lambda: [task.result() for task in [pool.submit(run), pool.submit(run)]],
+        }
         seconds = interleaved(both, rounds, clock_name="wall")
     return Figure("two images on two threads / one on one, wall", seconds["two"] / seconds["one"], at_most=1.25)
 

@@ -17,7 +17,7 @@ from sfc.refine.lanes import exp, fill, largest, load, store, total
 NOTICE = "sfc: compiling the refinement kernels, once on this machine\n"
 CALL = """
 import numpy as np
-from sfc.refine.lattice_kernels import scale_weights, splat_ones
+from sfc.refine.lattice_filter import scale_weights, splat_ones
 simplices, weights, values = np.zeros((1, 2), np.int32), np.ones((1, 2), np.float32), np.zeros(1, np.float32)
 splat_ones(simplices, weights, values)
 scale_weights(simplices, weights, values, np.float32(1))

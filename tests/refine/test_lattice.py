@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfc.refine.lattice import Lattice, PositionLattices, image_lattice
-from sfc.refine.lattice_kernels import blur
+from sfc.refine.lattice_filter import blur
 
 
 def noise(seed: int, height: int, width: int) -> np.ndarray:

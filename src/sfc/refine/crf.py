@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sfc.refine.lattice import Lattice, PositionLattices, image_lattice
-from sfc.refine.lattice_kernels import blur
+from sfc.refine.lattice_filter import blur
 from sfc.refine.mean_field import LOWEST, Filter, update
 
 CLIP = 1e-5

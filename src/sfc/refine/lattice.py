@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sfc.refine.lattice_kernels import blur, build, chain, scale_weights, splat_ones
+from sfc.refine.lattice_filter import blur, scale_weights, splat_ones
+from sfc.refine.lattice_kernels import build, chain
 
 LARGEST_COORDINATE = 2**22
 """float32 counts lattice steps exactly up to here, with room for the arithmetic."""
