@@ -20,9 +20,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from sfc.evaluate import Scores
 from sfc.pipeline import run
 from sfc.run_folder import versions
+from sfc.scores import Scores
 from sfc.settings import load_config
 
 RECIPE = Path(__file__).parents[1] / "configs" / "synthetic.yaml"

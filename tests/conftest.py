@@ -144,6 +144,13 @@ classify:
   input: {{long_side: null, crop: 48}}
   training: {{optimiser: adamw, learning_rate: 0.002, head_factor: 1, batch: 4, epochs: 2, checkpoint_every: 2}}
 localize: {{scales: [1.0, 0.5]}}
+refine:
+  method: crf
+  relation:
+    backbone: classifier
+    radius: 4
+    input: {{crop: 48}}
+    training: {{optimiser: adamw, learning_rate: 0.002, head_factor: 1, batch: 4, epochs: 1, checkpoint_every: 2}}
 machine: {{accelerator: cpu, workers: 0, threads: 1}}
 """
 
@@ -155,5 +162,5 @@ def squares_run(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from sfc.settings import load_config
 
     folder = tmp_path_factory.mktemp("finished") / "run"
-    run(load_config([recipe]), folder, ("classify", "localize", "evaluate"))
+    run(load_config([recipe]), folder, ("classify", "localize", "refine", "evaluate"))
     return folder

@@ -11,8 +11,9 @@ import pytest
 
 from sfc.data.records import DataSet, Record
 from sfc.errors import DataError, SFCError
-from sfc.evaluate import Scores, evaluate_cams, read_scores, write_scores
+from sfc.evaluate import evaluate_cams
 from sfc.localize.store import cam_path, save_cams
+from sfc.scores import Scores, read_scores, write_scores
 
 CLASSES = ("car", "cat", "bus", "cow")
 GROUPS = ["head", "medium", "tail", "absent"]

@@ -24,13 +24,13 @@ from sfc.checkpoint import load_checkpoint
 from sfc.classify.train import train_classifier
 from sfc.config import RunConfig
 from sfc.errors import ConfigError, SFCError
-from sfc.evaluate import read_scores
 from sfc.pipeline import STAGES, read_data, run
 from sfc.run_folder import RunFolder
 from sfc.score_table import print_scores
+from sfc.scores import read_scores
 from sfc.settings import load_config
 
-NO_REPORT = STAGES[:3]
+NO_REPORT = STAGES[:-1]
 
 
 @pytest.fixture
@@ -78,7 +78,8 @@ def test_the_folder_is_as_documented(squares_run: Path, config: RunConfig) -> No
     train = {f"cams/train/train/{index}.cam" for index in range(12)}
     val = {f"cams/val/val/{index}.cam" for index in range(6)}
     each = {"classify/checkpoint.pt", "classify/log.csv", "cams/train/cams.json", "cams/val/cams.json", "scores.json"}
-    expected = {f"{variant}/{path}" for variant in ("plain", "sfc") for path in each | train | val}
+    masks = {"masks/crf/masks.json", *(f"masks/crf/train/{index}.png" for index in range(12))}
+    expected = {f"{variant}/{path}" for variant in ("plain", "sfc") for path in each | train | val | masks}
     assert found == expected | {"config.yaml", "manifest.json"}
     assert load_config([squares_run / "config.yaml"]) == config
     manifest = json.loads((squares_run / "manifest.json").read_text())

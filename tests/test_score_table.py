@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from sfc.evaluate import Score, Scores
 from sfc.score_table import print_scores
+from sfc.scores import Score, Scores
 
 NAN = float("nan")
 

@@ -17,7 +17,7 @@ from sfc.run_folder import RunFolder, write_json
 from sfc.settings import add_settings, load_config, parse, recipes, settings_of
 
 if TYPE_CHECKING:
-    from sfc.evaluate import Scores
+    from sfc.scores import Scores
 
 RECIPES = Path(__file__).parent / "configs"
 """Recipes that come with the package."""
@@ -25,7 +25,8 @@ RECIPES = Path(__file__).parent / "configs"
 STAGE_HELP = {
     "classify": "train the classifier of a run",
     "localize": "make the CAMs of a run",
-    "evaluate": "score the CAMs of a run",
+    "refine": "turn the CAMs of a run into pseudo masks",
+    "evaluate": "score the CAMs and masks of a run",
     "report": "draw the page and pictures of a run from its saved scores",
 }
 
@@ -140,6 +141,8 @@ def _print_run(scores: list[Scores], folder: Path) -> int:
     page = RunFolder(folder).report / "index.html"
     if page.exists():
         print(f"\nPage and pictures: {page}")
+    made = sorted(path.parent for path in folder.glob("*/masks/*/masks.json"))
+    print("\n".join(f"Masks: {path}" for path in made))
     return 0
 
 

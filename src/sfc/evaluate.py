@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,81 +13,11 @@ from sfc.data.records import DataSet, Record
 from sfc.errors import DataError, SFCError
 from sfc.localize.store import cam_path, load_cams
 from sfc.metrics import BACKGROUND_SCORE, ConfusionMatrix, ThresholdCurve, best_foreground, group_means, ratio
-from sfc.run_folder import write_json
+from sfc.scores import MaskScore, Score, Scores
 from sfc.training_log import progress_bar
 
 SHARDS = 8
 """Images are counted in so many shards, which threads share; the counts are integers, so the sum is exact."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """One map against the truth under the fixed background rule, and what a searched threshold would give.
-
-    Attributes:
-        what: `W` (classifier CAM), `P` (prototype CAM) or `W + λP`.
-        fixed: mIoU in percent with the fixed background score.
-        background_score: that score.
-        oracle: mIoU in percent with the best background score, searched on this very ground truth.
-        oracle_background_score: that score.
-        iou: percent per class, background first; None for a class in neither truth nor prediction.
-        groups: mean IoU in percent of head, medium and tail classes.
-        over_activation: false positives in percent of the true area, by group.
-        under_activation: false negatives in percent of the true area, by group.
-        pixel_accuracy: percent.
-        curve: background scores and their mIoU in percent, for the threshold curve.
-        class_over_activation: percent per class, background first; None without true area.
-        class_over_on_background: the part of it that lies on background; the rest lies on other classes.
-        class_under_activation: percent per class.
-    """
-
-    what: str
-    fixed: float
-    background_score: float
-    oracle: float
-    oracle_background_score: float
-    iou: list[float | None]
-    groups: dict[str, float]
-    over_activation: dict[str, float]
-    under_activation: dict[str, float]
-    pixel_accuracy: float
-    curve: dict[str, list[float]]
-    class_over_activation: list[float | None] = field(default_factory=list)
-    class_over_on_background: list[float | None] = field(default_factory=list)
-    class_under_activation: list[float | None] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """All scores of one variant on one split, and what has to be known about them.
-
-    Attributes:
-        run: what the variant is called.
-        dataset: name of the data set.
-        split: which images; `train` is the protocol of the field for CAMs.
-        images: how many were scored.
-        missing: ids of images with a mask but without CAMs.
-        classes: `background`, then the foreground classes.
-        class_groups: head, medium, tail or absent, for each foreground class.
-        class_counts: training images of each foreground class; empty if not known.
-        provenance: checkpoint selection, scales, labels, CRF, treatment of 255, in words.
-        scores: W, P and their sum.
-    """
-
-    run: str
-    dataset: str
-    split: str
-    images: int
-    missing: list[str]
-    classes: list[str]
-    class_groups: list[str]
-    provenance: dict[str, str]
-    scores: list[Score]
-    class_counts: list[int] = field(default_factory=list)
-
-    def best(self) -> Score:
-        """The map with the highest score under the fixed rule."""
-        return max(self.scores, key=lambda score: score.fixed)
 
 
 def evaluate_cams(
@@ -196,57 +124,38 @@ def _count(
 
 
 def _score(what: str, counts: _Counts, class_groups: Sequence[str]) -> Score:
-    curve, fixed = counts.curve, counts.matrix.areas()
+    curve = counts.curve
     mean = 100 * curve.areas().mean_iou()
     oracle = int(np.nanargmax(mean))
-    iou, over, under = 100 * fixed.iou(), 100 * fixed.over_activation(), 100 * fixed.under_activation()
-    on_background = counts.matrix.counts[0].copy()
-    on_background[0] = 0
     return Score(
-        what=what,
-        fixed=float(100 * fixed.mean_iou()),
+        **vars(mask_score(what, counts.matrix, class_groups)),
         background_score=float(curve.thresholds[curve.fixed_index]),
         oracle=float(mean[oracle]),
         oracle_background_score=float(curve.thresholds[oracle]),
+        curve={"background_score": curve.thresholds[::5].tolist(), "miou": mean[::5].tolist()},
+    )
+
+
+def mask_score(what: str, matrix: ConfusionMatrix, class_groups: Sequence[str], undecided: float = 0.0) -> MaskScore:
+    """Everything that a confusion matrix says about masks; `undecided` in percent of the pixels."""
+    areas = matrix.areas()
+    iou, over, under = 100 * areas.iou(), 100 * areas.over_activation(), 100 * areas.under_activation()
+    on_background = matrix.counts[0].copy()
+    on_background[0] = 0
+    return MaskScore(
+        what=what,
+        fixed=float(100 * areas.mean_iou()),
         iou=_listed(iou),
         groups=group_means(iou[1:], class_groups),
         over_activation=group_means(over[1:], class_groups),
         under_activation=group_means(under[1:], class_groups),
-        pixel_accuracy=float(100 * fixed.pixel_accuracy()),
-        curve={"background_score": curve.thresholds[::5].tolist(), "miou": mean[::5].tolist()},
+        pixel_accuracy=float(100 * areas.pixel_accuracy()),
+        undecided=undecided,
         class_over_activation=_listed(over),
-        class_over_on_background=_listed(100 * ratio(on_background, fixed.truth)),
+        class_over_on_background=_listed(100 * ratio(on_background, areas.truth)),
         class_under_activation=_listed(under),
     )
 
 
 def _listed(values: np.ndarray) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
-
-
-def write_scores(path: Path, scores: Sequence[Scores]) -> None:
-    """Writes scores as JSON, atomically."""
-    write_json(path, [asdict(entry) for entry in scores])
-
-
-def read_scores(path: Path) -> list[Scores]:
-    """Reads what `write_scores` wrote; numbers that were NaN come back as NaN.
-
-    Raises:
-        DataError: missing or damaged.
-    """
-    try:
-        entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        return [Scores(**{**entry, "scores": [_read_score(score) for score in entry["scores"]]}) for entry in entries]
-    except OSError as error:
-        raise DataError(path, "no such scores; evaluate the run first") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(path, "damaged, or not scores of this version") from error
-
-
-def _read_score(entry: dict[str, Any]) -> Score:
-    def numbers(values: dict[str, float | None]) -> dict[str, float]:
-        return {name: float("nan") if value is None else value for name, value in values.items()}
-
-    groups = {name: numbers(entry[name]) for name in ("groups", "over_activation", "under_activation")}
-    return Score(**{**entry, **groups})

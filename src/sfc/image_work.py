@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 
 from sfc.data.records import Record
 from sfc.errors import DataError, SFCError
+from sfc.run_folder import write_json
+from sfc.settings import require_origin
 from sfc.training_log import progress_bar
 
 MOST_AT_ONCE = 8
@@ -33,6 +37,25 @@ def one_image_a_thread() -> Iterator[int]:
         torch.set_num_threads(total)
 
 
+def claim(fabric: Fabric, note: Path, origin: Mapping[str, Any]) -> None:
+    """Says in `note` what the files beside it are made from; every process calls this.
+
+    Raises:
+        ConfigError: they were made from something else; the message names what differs.
+    """
+    if not require_origin(note, origin) and fabric.is_global_zero:
+        write_json(note, dict(origin))
+    fabric.barrier()
+
+
+def unfinished(fabric: Fabric, records: Sequence[Record], path: Callable[[Record], Path]) -> list[Record]:
+    """The records whose file does not exist yet, the same ones on every process; every process calls this."""
+    todo = [record for record in records if not path(record).exists()]
+    # Nobody writes before everybody has looked.
+    fabric.barrier()
+    return todo
+
+
 def work_through(
     fabric: Fabric, todo: Sequence[Record], work: Callable[[Record], None], title: str, finished: str
 ) -> None:
@@ -52,7 +75,7 @@ def work_through(
     failures: list[DataError] = []
     with progress_bar() as bar, one_image_a_thread() as at_once, ThreadPoolExecutor(at_once) as pool:
         length = len(range(fabric.global_rank, len(todo), fabric.world_size))
-        task = bar.add_task(title, total=length, note="", visible=fabric.is_global_zero)
+        task = bar.add_task(title, total=length, note="", visible=fabric.is_global_zero and length > 0)
         # A short queue: an interruption should not have to wait for the whole list.
         pending: set[Future[None]] = {pool.submit(work, record) for record in islice(share, 2 * at_once)}
         while pending:

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from sfc.config import RunConfig, plain_cam
 from sfc.errors import SFCError
-from sfc.run_folder import RunFolder, VariantFolder, versions, write_json
+from sfc.run_folder import RunFolder, VariantFolder, file_hash, versions, write_json
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from sfc.data.records import DataSet
-    from sfc.evaluate import Scores
+    from sfc.refine.stage import Refinement
+    from sfc.scores import Scores
 
-STAGES = ("classify", "localize", "evaluate", "report")
+STAGES = ("classify", "localize", "refine", "evaluate", "report")
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ def _run_stages(fabric: Fabric, config: RunConfig, folder: RunFolder, stages: Se
             _classify(fabric, variant, data)
         if "localize" in stages:
             _localize(fabric, variant, data)
+        if "refine" in stages:
+            _refine(fabric, variant, data)
         fabric.barrier()
         if "evaluate" in stages and fabric.is_global_zero:
             scores.extend(_evaluate(variant, data))
@@ -193,7 +196,7 @@ def _classify(fabric: Fabric, variant: Variant, data: Data) -> None:
 
 def _localize(fabric: Fabric, variant: Variant, data: Data) -> None:
     from sfc.classify.train import load_classifier
-    from sfc.localize.stage import file_hash, localize
+    from sfc.localize.stage import localize
 
     config = variant.config
     net, _ = load_classifier(config.classify, data.train.classes, variant.folder.classify)
@@ -204,27 +207,49 @@ def _localize(fabric: Fabric, variant: Variant, data: Data) -> None:
         localize(fabric, net, dataset, store, config.localize, config.machine, weights, title)
 
 
-def _evaluate(variant: Variant, data: Data) -> list[Scores]:
+def _refinement(variant: Variant, data: Data) -> tuple[Refinement, str]:
+    """What the refinement of a variant works with, and how its classifier's checkpoint was chosen."""
     from sfc.classify.train import load_classifier
+    from sfc.localize.stage import identity
+    from sfc.refine.stage import Refinement
+
+    config, folder = variant.config, variant.folder
+    net, choice = load_classifier(config.classify, data.train.classes, folder.classify)
+    cams = identity(file_hash(folder.classify / "checkpoint.pt"), config.localize)
+    job = Refinement(config.name, config.refine, config.machine, data.train, folder, cams, net.backbone)
+    return job, choice
+
+
+def _refine(fabric: Fabric, variant: Variant, data: Data) -> None:
+    from sfc.localize.stage import require_cams
+    from sfc.refine.stage import refine
+
+    job, _ = _refinement(variant, data)
+    require_cams(variant.folder.cams("train"), job.cams)
+    refine(fabric, job)
+
+
+def _evaluate(variant: Variant, data: Data) -> list[Scores]:
     from sfc.data.groups import class_groups
-    from sfc.evaluate import evaluate_cams, write_scores
-    from sfc.localize.stage import file_hash, identity, require_identity
+    from sfc.evaluate import evaluate_cams
+    from sfc.evaluate_masks import evaluate_refinement
+    from sfc.localize.stage import require_cams
+    from sfc.scores import write_scores
 
     config = variant.config
-    _, choice = load_classifier(config.classify, data.train.classes, variant.folder.classify)
-    weights = file_hash(variant.folder.classify / "checkpoint.pt")
-    for split, _ in data.scored():
-        require_identity(variant.folder.cams(split), identity(weights, config.localize))
+    job, choice = _refinement(variant, data)
     counts = data.train.class_counts()
     groups = class_groups(counts, config.data.head_share, config.data.tail_share)
     provenance = {
         "checkpoint": choice,
         "labels": f"{config.localize.labels}",
         "scales": ", ".join(f"{scale:g}" for scale in config.localize.scales) + ", each with its mirror",
-        "CRF": "none",
+        "CRF": "none on the maps",
     }
-    scores = [
-        evaluate_cams(
+    scores = []
+    for split, dataset in data.scored():
+        require_cams(variant.folder.cams(split), job.cams)
+        entry = evaluate_cams(
             dataset,
             variant.folder.cams(split),
             run=config.name,
@@ -233,15 +258,16 @@ def _evaluate(variant: Variant, data: Data) -> list[Scores]:
             provenance=provenance,
             fusion_lambda=config.evaluate.fusion_lambda,
         )
-        for split, dataset in data.scored()
-    ]
+        if split == "train":
+            entry = evaluate_refinement(entry, dataset, job)
+        scores.append(entry)
     write_scores(variant.folder.scores, scores)
     return scores
 
 
 def _report(config: RunConfig, folder: RunFolder, data: Data) -> None:
-    from sfc.evaluate import read_scores
     from sfc.report import Source, write_report
+    from sfc.scores import read_scores
 
     wanted = list(variants(config, folder))
     scores = [entry for variant in wanted for entry in read_scores(variant.folder.scores)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -52,6 +53,12 @@ def write_json(path: Path, value: Any) -> None:
         file.write((json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def file_hash(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _finite(item) for key, item in value.items()}
@@ -76,6 +83,15 @@ class VariantFolder:
     def cams(self, split: str) -> Path:
         """The CAM store of a split."""
         return self.root / "cams" / split
+
+    def masks(self, method: str) -> Path:
+        """Masks of the training images by one method of refinement, a palette PNG each."""
+        return self.root / "masks" / method
+
+    @property
+    def relation(self) -> Path:
+        """The relation network: checkpoint.pt, log.csv, TensorBoard events."""
+        return self.root / "relation"
 
     @property
     def scores(self) -> Path:

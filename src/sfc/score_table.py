@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sfc.evaluate import Scores
+from sfc.scores import MaskScore, Score, Scores
 
 
 def print_scores(scores: Sequence[Scores], console: Console | None = None) -> None:
@@ -43,25 +43,23 @@ def _summary(entries: Sequence[Scores]) -> Table:
     table = Table(
         caption="mIoU in percent at the fixed background rule (bold: a variant's best map); oracle: the same with the "
         "threshold searched on this ground truth; IoU, over-activation (false positives) and under-activation (false "
-        "negatives, both in percent of the true area) of head / medium / tail classes at the fixed rule"
+        "negatives, both in percent of the true area) of head / medium / tail classes at the fixed rule; "
+        "open: pixels that relation labels leave undecided, not scored"
     )
-    for name in ("", "map", "fixed", "oracle", "h/m/t IoU", "over", "under"):
-        table.add_column(name, justify="left" if name in ("", "map") else "right", no_wrap=True)
+    for name in ("", "map or masks", "fixed", "oracle", "h/m/t IoU", "over", "under"):
+        table.add_column(name, justify="left" if name in ("", "map or masks") else "right", no_wrap=True)
     for entry in entries:
         best = entry.best()
-        for score in entry.scores:
-            groups = (score.groups, score.over_activation, score.under_activation)
+        rows: list[MaskScore] = [*entry.scores, *entry.masks]
+        for score in rows:
             table.add_row(
-                escape(entry.run) if score is entry.scores[0] else "",
-                score.what,
+                escape(entry.run) if score is rows[0] else "",
+                score.what + (f", {score.undecided:.0f} % open" if score.undecided else ""),
                 f"{score.fixed:.1f}",
-                f"{score.oracle:.1f}",
-                *(
-                    "/".join("–" if math.isnan(value) else f"{value:.0f}" for value in group.values())
-                    for group in groups
-                ),
+                f"{score.oracle:.1f}" if isinstance(score, Score) else "",
+                *(_slashed(group) for group in (score.groups, score.over_activation, score.under_activation)),
                 style="bold" if score is best else "",
-                end_section=score is entry.scores[-1],
+                end_section=score is rows[-1],
             )
     return table
 
@@ -79,5 +77,5 @@ def _by_class(entries: Sequence[Scores]) -> Table:
     return table
 
 
-def _whole(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.0f}"
+def _slashed(group: Mapping[str, float]) -> str:
+    return "/".join("–" if math.isnan(value) else f"{value:.0f}" for value in group.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
@@ -265,3 +266,23 @@ def require_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> 
             f"{path} was begun with other settings: {'; '.join(changed[:5])}"
             f"{' and more' if len(changed) > 5 else ''}. Choose another run folder, or delete this one to begin again"
         )
+
+
+def require_origin(path: Path, expected: Mapping[str, Any]) -> bool:
+    """Refuses to go on with files that were made from something else; False if nothing was made yet.
+
+    Args:
+        path: JSON file beside those files that says what they were made from.
+        expected: what they should have been made from, plain values.
+
+    Raises:
+        ConfigError: names what differs, or the file is damaged.
+    """
+    if not path.exists():
+        return False
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: damaged; delete {path.parent} and make its files again") from error
+    require_same(path, found, expected)
+    return True

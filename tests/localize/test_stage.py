@@ -27,6 +27,7 @@ from sfc.data.records import DataSet, Record
 from sfc.errors import ConfigError, SFCError
 from sfc.image_work import one_image_a_thread
 from sfc.localize.store import ERROR, cam_path, load_cams
+from sfc.run_folder import file_hash
 from sfc.settings import load_config
 
 CONFIG = LocalizeConfig(scales=(1.0, 0.5))
@@ -273,7 +274,7 @@ def test_a_damaged_note_of_whose_cams_these_are(net: SFCNetwork, data: DataSet, 
 
 def test_the_note_says_weights_and_settings(net: SFCNetwork, data: DataSet, tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(b"abc")
-    digest = stage.file_hash(tmp_path / "weights")
+    digest = file_hash(tmp_path / "weights")
     assert digest == hashlib.sha256(b"abc").hexdigest()
     localize(net, replace(data, records=data.records[:1]), tmp_path / "cams", weights=digest)
     note = json.loads((tmp_path / "cams" / "cams.json").read_text())

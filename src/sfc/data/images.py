@@ -12,7 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from sfc.data.palette import write_mask_png
-from sfc.data.records import IGNORE
+from sfc.data.records import IGNORE, artifact_path
 from sfc.errors import DataError
 from sfc.run_folder import atomic_write
 
@@ -100,6 +100,11 @@ class PngMask:
     def load(self) -> np.ndarray:
         """uint8 [H, W]: 0 background, 1 + class index, 255 ignored. Raises DataError."""
         return read_mask(self.path, self.num_classes, image_size(self.image))
+
+
+def mask_path(folder: Path, image_id: str) -> Path:
+    """The mask of one image in a folder of masks; see `sfc.data.records.artifact_path`."""
+    return artifact_path(folder, image_id, ".png")
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import numpy as np
 
+from sfc.errors import DataError
+
 IGNORE = 255
 """Mask value of pixels that take no part in training or scoring."""
+
+
+def artifact_path(folder: Path, image_id: str, suffix: str) -> Path:
+    """Where something made of one image lies in a folder of such things.
+
+    Raises:
+        DataError: the id leaves the folder.
+    """
+    parts = PurePosixPath(image_id).parts
+    if not parts or ".." in parts or PurePosixPath(image_id).is_absolute():
+        raise DataError(image_id, "is no relative path inside a folder, and so cannot name a file")
+    return folder / f"{image_id}{suffix}"
 
 
 class MaskSource(Protocol):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,12 @@ from sfc.config import LocalizeConfig, MachineConfig
 from sfc.data.images import read_image
 from sfc.data.records import DataSet, Record
 from sfc.errors import ConfigError
-from sfc.image_work import work_through
+from sfc.image_work import claim, unfinished, work_through
 from sfc.localize.store import cam_path, save_cams
-from sfc.run_folder import write_json
-from sfc.settings import plain_values, require_same
+from sfc.settings import plain_values, require_origin
 
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+ORIGIN = "cams.json"
+"""Says in a store whose CAMs it holds."""
 
 
 def identity(weights: str, config: LocalizeConfig) -> dict[str, Any]:
@@ -34,21 +29,14 @@ def identity(weights: str, config: LocalizeConfig) -> dict[str, Any]:
     return {"weights": weights, **plain_values(asdict(config))}
 
 
-def require_identity(folder: Path, expected: dict[str, Any]) -> bool:
-    """Refuses a store with the CAMs of other weights or settings; False if it holds none yet.
+def require_cams(folder: Path, expected: Mapping[str, Any]) -> None:
+    """Refuses CAMs of other weights or settings, or none.
 
     Raises:
-        ConfigError: names what differs, or the note of whose CAMs they are is damaged.
+        ConfigError: says which.
     """
-    path = folder / "cams.json"
-    if not path.exists():
-        return False
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: damaged; delete {folder} and localize again") from error
-    require_same(path, found, expected)
-    return True
+    if not require_origin(folder / ORIGIN, expected):
+        raise ConfigError(f"{folder}: there are no CAMs; localize the run first")
 
 
 def localize(
@@ -79,11 +67,8 @@ def localize(
         ConfigError: the folder holds CAMs of other weights or settings.
         SFCError: some images could not be read; all others are done.
     """
-    if not require_identity(folder, identity(weights, config)) and fabric.is_global_zero:
-        write_json(folder / "cams.json", identity(weights, config))
-    fabric.barrier()
-    todo = [record for record in dataset.records if not cam_path(folder, record.id).exists()]
-    fabric.barrier()
+    claim(fabric, folder / ORIGIN, identity(weights, config))
+    todo = unfinished(fabric, dataset.records, lambda record: cam_path(folder, record.id))
     net = net.to(fabric.device)
 
     def work(record: Record) -> None:

@@ -16,12 +16,13 @@ import math
 import struct
 import zipfile
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sfc.data.records import artifact_path
 from sfc.errors import DataError
 from sfc.run_folder import atomic_write
 
@@ -57,15 +58,8 @@ _ROUND_UP = 0.4
 
 
 def cam_path(folder: Path, image_id: str) -> Path:
-    """The file of one image.
-
-    Raises:
-        DataError: the id leaves the folder.
-    """
-    parts = PurePosixPath(image_id).parts
-    if not parts or ".." in parts or PurePosixPath(image_id).is_absolute():
-        raise DataError(image_id, "is no relative path inside a folder, and so cannot name a CAM file")
-    return folder / f"{image_id}{SUFFIX}"
+    """The file of one image; see `sfc.data.records.artifact_path`."""
+    return artifact_path(folder, image_id, SUFFIX)
 
 
 def save_cams(

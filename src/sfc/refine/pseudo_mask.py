@@ -21,6 +21,7 @@ def walk_mask(
     radius: int = 5,
     beta: float = 10,
     steps: int = 256,
+    tolerance: float = 1e-4,
     second_walk: bool = False,
     stride: int = 4,
 ) -> np.ndarray:
@@ -36,6 +37,7 @@ def walk_mask(
         radius: see `random_walk`.
         beta: see `random_walk`.
         steps: see `random_walk`.
+        tolerance: see `random_walk`.
         second_walk: whether to add the walk of all maps, see `walk_scores`.
         stride: pixels of the image in a cell of the grid, along each axis.
 
@@ -58,6 +60,7 @@ def walk_mask(
         radius=radius,
         beta=beta,
         steps=steps,
+        tolerance=tolerance,
         second_walk=second_walk,
         stride=stride,
     )
@@ -74,6 +77,7 @@ def walk_scores(
     radius: int = 5,
     beta: float = 10,
     steps: int = 256,
+    tolerance: float = 1e-4,
     second_walk: bool = False,
     stride: int = 4,
 ) -> np.ndarray:
@@ -93,6 +97,7 @@ def walk_scores(
         radius: see `random_walk`.
         beta: see `random_walk`.
         steps: see `random_walk`.
+        tolerance: see `random_walk`.
         second_walk: whether to add the walk of all maps.
         stride: pixels of the image in a cell of the grid, along each axis.
 
@@ -116,7 +121,7 @@ def walk_scores(
     edges = torch.from_numpy(np.array(edge, dtype=np.float32, order="C"))
 
     def walked(start: Tensor) -> Tensor:
-        return _enlarge(random_walk(start, edges, radius, beta, steps), stride, height, width)
+        return _enlarge(random_walk(start, edges, radius, beta, steps, tolerance), stride, height, width)
 
     scores = torch.cat([torch.full((1, height, width), background), walked(small[1:])])
     if second_walk:

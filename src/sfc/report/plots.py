@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sfc.data.groups import GROUPS
-from sfc.evaluate import Score, Scores
 from sfc.report.style import FAINT, INK, RULE, run_colour, shorten, styled
+from sfc.scores import Score, Scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

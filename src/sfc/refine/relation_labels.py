@@ -1,0 +1,74 @@
+"""Labels from CAMs and a dense CRF, with the pixels whose class is not to be trusted marked (IRN, section 3.3)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfc.config import CRFConfig
+from sfc.data.records import IGNORE
+from sfc.refine.crf import dense_crf
+
+
+def fused_cam(
+    weight_cam: NDArray[np.float32], prototype_cam: NDArray[np.float32], fusion_lambda: float
+) -> NDArray[np.float32]:
+    """W + λP, each with its own background channel; float32 [M, H, W]."""
+    return weight_cam + np.float32(fusion_lambda) * prototype_cam
+
+
+def crf_labels(
+    image: NDArray[np.uint8], labels: NDArray[np.integer], num_labels: int, config: CRFConfig
+) -> NDArray[np.int64]:
+    """A label map after a dense CRF.
+
+    Args:
+        image: uint8 [H, W, 3].
+        labels: integers [H, W] in [0, num_labels).
+        num_labels: labels that compete, whether they occur or not.
+        config: of the CRF.
+
+    Returns:
+        int64 [H, W] in [0, num_labels).
+    """
+    marginals = dense_crf(
+        image,
+        labels=labels,
+        num_labels=num_labels,
+        gt_prob=config.gt_prob,
+        gaussian=config.gaussian,
+        bilateral=config.bilateral,
+        iterations=config.iterations,
+    )
+    return marginals.argmax(axis=0)
+
+
+def relation_labels(
+    image: NDArray[np.uint8],
+    keys: NDArray[np.int64],
+    cam: NDArray[np.float32],
+    uncertain_background: float,
+    crf: CRFConfig,
+) -> NDArray[np.uint8]:
+    """What the relation network learns from.
+
+    A class where the CRF of the CAM's argmax says so; background where the CRF says background even when the
+    background of the CAM is made weaker first; uncertain between the two (METHOD: released code).
+
+    Args:
+        image: uint8 [H, W, 3].
+        keys: int64 [M]: 0 for background, then 1 + class index of the present classes, ascending.
+        cam: float32 [M, H, W], fused, background first.
+        uncertain_background: factor on the background of the second labelling, in [0, 1].
+        crf: dense CRF.
+
+    Returns:
+        uint8 [H, W] of values in `keys`, and 255 where uncertain.
+    """
+    strict = cam.argmax(axis=0)
+    weaker = np.concatenate([cam[:1] * np.float32(uncertain_background), cam[1:]])
+    daring = weaker.argmax(axis=0)
+    certain = crf_labels(image, strict, len(keys), crf)
+    # The same labels have the same marginals; an image without classes has them everywhere.
+    possible = certain if np.array_equal(strict, daring) else crf_labels(image, daring, len(keys), crf)
+    return np.where(certain > 0, keys[certain], np.where(possible > 0, IGNORE, 0)).astype(np.uint8)

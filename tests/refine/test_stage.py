@@ -1,0 +1,185 @@
+"""The refinement stage end to end: every method, whatever stops it, and what it refuses."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sfc.config import RunConfig
+from sfc.data.images import read_mask
+from sfc.data.palette import mask_palette
+from sfc.errors import ConfigError, SFCError
+from sfc.localize.store import load_cams, save_cams
+from sfc.pipeline import run
+from sfc.refine.relation_labels import fused_cam
+from sfc.scores import Scores, read_scores
+from sfc.settings import load_config
+
+METHODS = ("none", "crf", "irn", "irn+crf")
+
+
+@pytest.fixture
+def finished(squares_run: Path, tmp_path: Path) -> Path:
+    """A copy of the run without its masks."""
+    folder = Path(shutil.copytree(squares_run, tmp_path / "run"))
+    for name in ("plain", "sfc"):
+        shutil.rmtree(folder / name / "masks")
+    return folder
+
+
+def config(recipe: Path, **refine: Any) -> RunConfig:
+    base = replace(load_config([recipe]), baseline=False)
+    return replace(base, refine=replace(base.refine, **refine))
+
+
+def refine(folder: Path, settings: RunConfig) -> None:
+    run(settings, folder, ("refine",))
+
+
+def masks(folder: Path, method: str) -> dict[str, np.ndarray]:
+    root = folder / "sfc" / "masks" / method
+    return {path.stem: np.asarray(Image.open(path)) for path in (root / "train").glob("*.png")}
+
+
+def evaluated(folder: Path, settings: RunConfig) -> Scores:
+    run(settings, folder, ("evaluate",))
+    return next(entry for entry in read_scores(folder / "sfc" / "scores.json") if entry.split == "train")
+
+
+@pytest.fixture(scope="module")
+def refined(squares_run: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run with the masks of every method, made one after the other in one folder; not to be changed."""
+    folder = Path(shutil.copytree(squares_run, tmp_path_factory.mktemp("refined") / "run"))
+    for method in METHODS:
+        refine(folder, config(recipe, method=method))
+    return folder
+
+
+def test_every_method_writes_a_palette_mask_for_every_image(refined: Path) -> None:
+    for method in METHODS:
+        found = masks(refined, method)
+        assert len(found) == 12
+        values = set(np.unique(np.stack(list(found.values()))))
+        assert values <= ({0, 1, 2, 3, 255} if method == "crf" else {0, 1, 2, 3})
+        assert values > {0}
+        picture = Image.open(refined / "sfc/masks" / method / "train/0.png")
+        assert picture.mode == "P"
+        assert picture.getpalette() == mask_palette().ravel().tolist()
+    assert any((masks(refined, "irn")[name] != masks(refined, "crf")[name]).any() for name in masks(refined, "irn"))
+
+
+def test_masks_hold_only_the_labels_of_their_image(refined: Path) -> None:
+    for method in METHODS:
+        for path in (refined / "sfc/masks" / method / "train").glob("*.png"):
+            keys = load_cams(refined / "sfc/cams/train/train" / f"{path.stem}.cam")[0]
+            assert set(np.unique(read_mask(path, 3))) <= {*keys.tolist(), 255}
+
+
+def test_without_refinement_masks_are_the_argmax(refined: Path, recipe: Path) -> None:
+    weight = config(recipe).refine.seeds.fusion_lambda
+    for name, mask in masks(refined, "none").items():
+        keys, *cams = load_cams(refined / "sfc/cams/train/train" / f"{name}.cam")
+        assert np.array_equal(mask, keys[fused_cam(cams[0], cams[1], weight).argmax(axis=0)])
+
+
+def test_one_table_scores_every_step(refined: Path, recipe: Path) -> None:
+    entry = evaluated(refined, config(recipe))
+    names = [score.what for score in entry.masks]
+    assert names == [
+        "argmax of W + 0.7 P",
+        "CRF of W + 0.7 P",
+        "relation labels",
+        "random walk",
+        "random walk, CRF",
+    ]
+    assert [score.undecided > 0 for score in entry.masks] == [False, False, True, False, False]
+    assert all(0 <= score.fixed <= 100 for score in entry.masks)
+
+
+def test_what_is_done_is_not_done_again(refined: Path, recipe: Path) -> None:
+    files = [path for path in (refined / "sfc").rglob("*") if path.is_file() and path.name != "scores.json"]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    gone = refined / "sfc/masks/irn/train/3.png"
+    content = gone.read_bytes()
+    gone.unlink()
+    refine(refined, config(recipe, method="irn"))
+    assert gone.read_bytes() == content
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items() if path != gone)
+
+
+def test_a_stopped_training_ends_with_the_same_network(
+    refined: Path, finished: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(recipe, method="irn")
+    calls = 0
+    real = torch.optim.AdamW.step
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", failing)
+        with pytest.raises(KeyboardInterrupt):
+            refine(finished, settings)
+    assert not (finished / "sfc/masks/irn").exists()
+    refine(finished, settings)
+    ours, theirs = (torch.load(f / "sfc/relation/checkpoint.pt", weights_only=True) for f in (finished, refined))
+    assert ours["model"].keys() == theirs["model"].keys()
+    assert all(torch.equal(ours["model"][name], theirs["model"][name]) for name in ours["model"])
+    assert all(np.array_equal(mask, masks(refined, "irn")[name]) for name, mask in masks(finished, "irn").items())
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ({"crf": {"iterations": 3}}, "crf.iterations was 10 and is 3"),
+        ({"seeds": {"fusion_lambda": 0.5}}, "seeds.fusion_lambda was 0.7 and is 0.5"),
+    ],
+)
+def test_masks_of_other_settings_are_refused(refined: Path, recipe: Path, override: dict[str, Any], words: str) -> None:
+    base = config(recipe)
+    changed = {name: replace(getattr(base.refine, name), **values) for name, values in override.items()}
+    settings = replace(base, refine=replace(base.refine, **changed))
+    for stage in ("refine", "evaluate"):
+        with pytest.raises(ConfigError, match=words):
+            run(settings, refined, (stage,))
+
+
+def test_a_torn_cam_file_is_named_and_the_others_are_done(finished: Path, recipe: Path) -> None:
+    torn = finished / "sfc/cams/train/train/4.cam"
+    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    with pytest.raises(SFCError, match=r"4\.cam.*truncated or damaged.*all other images"):
+        refine(finished, config(recipe))
+    assert len(masks(finished, "crf")) == 11
+
+
+def test_cams_of_another_size_than_their_image_are_named(finished: Path, recipe: Path) -> None:
+    path = finished / "sfc/cams/train/train/4.cam"
+    keys, weight, prototype = load_cams(path)
+    save_cams(path, keys, weight[:, :40], prototype[:, :40])
+    with pytest.raises(SFCError, match=r"4\.cam: CAMs of \(40, 48\) pixels for an image of \(48, 48\)"):
+        refine(finished, config(recipe))
+
+
+def test_refinement_without_cams_says_what_to_do(finished: Path, recipe: Path) -> None:
+    shutil.rmtree(finished / "sfc/cams")
+    with pytest.raises(ConfigError, match="there are no CAMs; localize the run first"):
+        refine(finished, config(recipe))
+
+
+def test_a_relation_network_of_another_backbone_is_refused(refined: Path, recipe: Path) -> None:
+    base = config(recipe, method="irn")
+    relation = replace(base.refine.relation, backbone="resnet18", pretrained=False)
+    with pytest.raises(ConfigError, match="begun with other settings"):
+        refine(refined, replace(base, refine=replace(base.refine, relation=relation)))
