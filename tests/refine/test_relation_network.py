@@ -99,6 +99,40 @@ def test_what_is_not_a_released_checkpoint_is_refused(
         RelationNetwork.from_official(str(path))
 
 
+@pytest.mark.parametrize("size", [(41, 70), (90, 122)])
+def test_branches_equal_the_plain_network_where_grids_do_not_divide(size: tuple[int, int]) -> None:
+    """Every map convolved, normed, enlarged by its factor, cropped, rectified, and put side by side."""
+    torch.manual_seed(1)
+    net = RelationNetwork("resnet18").train()
+    for module in net.modules():
+        if isinstance(module, torch.nn.GroupNorm):
+            torch.nn.init.normal_(module.bias)
+    image = torch.randn(2, 3, *size)
+    maps = net.stages(image)
+
+    def enlarged(x: Tensor, scale: int, grid: Tensor) -> Tensor:
+        if scale > 1:
+            x = torch.nn.functional.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
+        return torch.relu(x)[:, :, : grid.shape[2], : grid.shape[3]]
+
+    parts = [enlarged(net.edge[i](maps[i]), scale, maps[1]) for i, scale in enumerate((1, 1, 2, 4, 4))]
+    coarse = [enlarged(net.displacement[i](maps[i]), scale, maps[2]) for i, scale in ((2, 1), (3, 2), (4, 2))]
+    fine = [enlarged(net.displacement[i](maps[i]), 1, maps[1]) for i in (0, 1)]
+    fine.append(enlarged(net.displacement_coarse(torch.cat(coarse, dim=1)), 2, maps[1]))
+    expected = (
+        net.edge_logit(torch.cat(parts, dim=1)),
+        net.displacement_out(torch.relu(net.displacement_fine(torch.cat(fine, dim=1)))),
+    )
+    learning = [p for p in net.parameters() if p.requires_grad]
+    cotangents = [torch.randn_like(one) for one in expected]
+    gradients = torch.autograd.grad(expected, learning, cotangents)
+    ours = net(image)
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    for a, b in zip(torch.autograd.grad(ours, learning, cotangents), gradients, strict=True):
+        assert float((a - b).norm()) < 1e-4 * float(b.norm())
+
+
 def test_mean_displacement_acts_in_evaluation_only(compact: RelationNetwork) -> None:
     image = torch.randn(1, 3, 40, 48)
     shifted = compact(image)[1]
