@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from sfc.refine.crf import dense_crf
+from sfc.refine.lattice import image_lattice
+from sfc.refine.lattice_kernels import FIRST_BITS
 
 F = np.float32
 
@@ -149,3 +151,16 @@ def test_label_map_agrees_with_plain_loops_on_its_unary() -> None:
         image, labels=labels, num_labels=5, gt_prob=0.8, gaussian=(3, 1), bilateral=(50, 5, 2), iterations=3
     )
     np.testing.assert_allclose(ours, plain, atol=2e-5)
+
+
+def test_a_lattice_that_outgrew_its_first_table_has_every_vertex_once() -> None:
+    image = np.random.default_rng(4).integers(0, 256, (36, 31, 3), dtype=np.uint8)
+    lattice = image_lattice(image, 10, 3)
+    numbers: dict[tuple[int, ...], int] = {}
+    for pixel, simplex in enumerate(lattice.vertices.tolist()):
+        y, x = divmod(pixel, 31)
+        feature = np.concatenate([np.array([x, y], F) / F(10), image[y, x].astype(F) / F(3)])
+        for vertex, number in zip(plain_simplex(feature)[0], simplex, strict=True):
+            assert numbers.setdefault(vertex, number) == number
+    assert len(set(numbers.values())) == len(numbers) == lattice.size
+    assert lattice.size > 2 ** (FIRST_BITS - 1)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sfc.refine.lattice import Lattice, PositionLattices, image_lattice
 from sfc.refine.lattice_filter import blur
+from sfc.refine.lattice_kernels import _find
 
 
 def noise(seed: int, height: int, width: int) -> np.ndarray:
@@ -67,12 +68,13 @@ def test_blur_adds_half_of_both_neighbours_axis_by_axis() -> None:
     np.testing.assert_allclose(blurred.reshape(values.shape), expected, rtol=1e-5)
 
 
-def test_a_large_lattice_grows_and_keeps_its_vertices() -> None:
-    image = noise(2, 60, 61)
-    lattice = image_lattice(image, 10, 3)
-    assert lattice.size > 10_000
-    alone = image_lattice(image[:1], 10, 3)
-    np.testing.assert_array_equal(lattice.vertices[:61], alone.vertices)
+def test_vertices_of_equal_fingerprint_are_told_apart_by_their_coordinates() -> None:
+    slots, fingerprints = np.array([0, -1, -1, -1], np.int32), np.array([5], np.uint64)
+    coordinates = np.array([[1, 2]], np.int32)
+    table = slots, np.uint64(62), fingerprints, coordinates
+    assert _find(*table, np.uint64(5), np.array([1, 2], np.int32)) == 0
+    assert _find(*table, np.uint64(5), np.array([1, 3], np.int32)) == 1
+    assert _find(*table, np.uint64(6), np.array([1, 2], np.int32)) == 1
 
 
 def test_too_small_a_deviation_is_refused() -> None:

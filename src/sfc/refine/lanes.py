@@ -2,6 +2,8 @@
 
 Left to itself the compiler does not vectorise loops over a handful of labels inside gathers. The width of a vector is
 the length of a tuple, which numba knows when it compiles; its values do not matter.
+
+numba's cache notices changes of the file that a kernel is in, not of this one: after a change here, `make clean`.
 """
 
 # numba calls these functions by position: they must take arguments that they have no use for.
