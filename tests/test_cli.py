@@ -135,7 +135,7 @@ def test_help_of_commands(command: str, capsys: pytest.CaptureFixture[str]) -> N
         (["check"], "name a data set: a folder, a table, or a recipe with --config"),
         (["check", "nowhere"], "nowhere: there is no such file or folder"),
         (["prepare", "voc"], "the following arguments are required"),
-        (["prepare", "voc", "x", "--archive", "['none.tar']"], "none.tar: there is no such archive"),
+        (["prepare", "voc", "x", "--archive", "none.tar"], "none.tar: there is no such archive"),
         (["prepare", "voc", "x", "--download", "2014"], "--download for voc takes 2012 only"),
     ],
 )

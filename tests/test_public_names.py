@@ -12,12 +12,15 @@ import sfc
 NAMES = {
     "ImageBank",
     "MSDWLoss",
+    "RelationNetwork",
     "SFCNetwork",
     "correlate_pixels",
+    "dense_crf",
     "distribution_coefficient",
     "expected_resampling",
     "infer_cams",
     "prototype_cam",
+    "random_walk",
 }
 
 
@@ -34,6 +37,6 @@ def test_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_importing_the_package_imports_no_torch() -> None:
-    code = "import sys, sfc, sfc.config, sfc.cli; print('torch' in sys.modules, 'timm' in sys.modules)"
+    code = "import sys, sfc, sfc.config, sfc.cli; print(*(name in sys.modules for name in ('torch', 'timm', 'numba')))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == ["False", "False"]
+    assert result.stdout.split() == ["False", "False", "False"]

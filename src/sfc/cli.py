@@ -141,8 +141,10 @@ def _print_run(scores: list[Scores], folder: Path) -> int:
     page = RunFolder(folder).report / "index.html"
     if page.exists():
         print(f"\nPage and pictures: {page}")
-    made = sorted(path.parent for path in folder.glob("*/masks/*/masks.json"))
-    print("\n".join(f"Masks: {path}" for path in made))
+    for variant in (RunFolder(folder).variant(name) for name in ("plain", "sfc")):
+        for what in ("cams", "masks"):
+            for made in sorted((variant.root / what).glob("*")):
+                print(f"{what}: {made}")
     return 0
 
 
@@ -168,7 +170,7 @@ def _add_prepare(parser: ArgumentParser) -> None:
     parser.add_argument("dataset", choices=["voc", "coco"])
     parser.add_argument("root", type=str, help="folder that gets the data set")
     parser.add_argument(
-        "--archive", type=list[str], default=[], help="official archives: paths or URLs, as ['a.tar', 'b.zip']"
+        "--archive", type=str, nargs="+", default=[], help="official archives: one or more paths or URLs"
     )
     parser.add_argument("--checksum", type=dict[str, str], default={}, help="MD5 or SHA-256 of archives, by file name")
     parser.add_argument("--download", choices=["", "2012", "2014", "2017"], default="", help="fetch that year's files")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from sfc.data.records import DataSet
     from sfc.refine.stage import Refinement
+    from sfc.report import Source
     from sfc.scores import Scores
 
 STAGES = ("classify", "localize", "refine", "evaluate", "report")
@@ -266,11 +267,22 @@ def _evaluate(variant: Variant, data: Data) -> list[Scores]:
 
 
 def _report(config: RunConfig, folder: RunFolder, data: Data) -> None:
-    from sfc.report import Source, write_report
+    from sfc.report import write_report
     from sfc.scores import read_scores
 
     wanted = list(variants(config, folder))
     scores = [entry for variant in wanted for entry in read_scores(variant.folder.scores)]
     split, dataset = next(iter(data.scored()), ("train", data.train))
-    sources = [Source(v.config.name, v.folder.cams(split), v.config.evaluate.fusion_lambda) for v in wanted]
+    sources = [_source(variant, split) for variant in wanted]
     write_report(folder.report, f"{config.name} on {dataset.name}", scores, dataset, data.train.class_counts(), sources)
+
+
+def _source(variant: Variant, split: str) -> Source:
+    """What the report shows of a variant: its CAMs, and the masks made from them where there are any."""
+    from sfc.report import Source
+
+    folder, method = variant.folder, variant.config.refine.method
+    masks = folder.masks(method) if split == "train" and folder.masks(method).exists() else None
+    return Source(
+        variant.config.name, folder.cams(split), variant.config.evaluate.fusion_lambda, masks=masks, method=method
+    )

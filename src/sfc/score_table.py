@@ -21,6 +21,10 @@ def print_scores(scores: Sequence[Scores], console: Console | None = None) -> No
         console.print(_summary(entries))
         console.print(_by_class(entries))
         for entry in entries:
+            for masks in entry.masks:
+                if masks.undecided:
+                    words = f"{masks.what} leave {masks.undecided:.1f} % of the pixels open; those are not scored"
+                    console.print(f"{entry.run}: {words}", markup=False, highlight=False)
             if entry.missing:
                 missing = f"{entry.run}: {len(entry.missing)} images have no CAMs, such as {entry.missing[0]}"
                 console.print(missing, markup=False)
@@ -43,8 +47,7 @@ def _summary(entries: Sequence[Scores]) -> Table:
     table = Table(
         caption="mIoU in percent at the fixed background rule (bold: a variant's best map); oracle: the same with the "
         "threshold searched on this ground truth; IoU, over-activation (false positives) and under-activation (false "
-        "negatives, both in percent of the true area) of head / medium / tail classes at the fixed rule; "
-        "open: pixels that relation labels leave undecided, not scored"
+        "negatives, both in percent of the true area) of head / medium / tail classes at the fixed rule"
     )
     for name in ("", "map or masks", "fixed", "oracle", "h/m/t IoU", "over", "under"):
         table.add_column(name, justify="left" if name in ("", "map or masks") else "right", no_wrap=True)
@@ -54,7 +57,7 @@ def _summary(entries: Sequence[Scores]) -> Table:
         for score in rows:
             table.add_row(
                 escape(entry.run) if score is rows[0] else "",
-                score.what + (f", {score.undecided:.0f} % open" if score.undecided else ""),
+                score.what,
                 f"{score.fixed:.1f}",
                 f"{score.oracle:.1f}" if isinstance(score, Score) else "",
                 *(_slashed(group) for group in (score.groups, score.over_activation, score.under_activation)),

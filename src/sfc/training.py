@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,9 @@ from sfc.config import MachineConfig, TrainingConfig
 from sfc.errors import ConfigError, SFCError
 from sfc.settings import require_same
 from sfc.training_log import TrainingLog
+
+PATIENCE = timedelta(hours=24)
+"""How long processes wait for each other: one may have a whole data set to score, or more images left than others."""
 
 Batch = dict[str, Any]
 
@@ -90,7 +94,7 @@ def make_fabric(machine: MachineConfig) -> Fabric:
             accelerator=machine.accelerator,
             devices=machine.devices,
             num_nodes=machine.nodes,
-            strategy=DDPStrategy(find_unused_parameters=True) if several else "auto",
+            strategy=DDPStrategy(find_unused_parameters=True, timeout=PATIENCE) if several else "auto",
             precision="bf16-mixed" if machine.precision == "bf16" else "32-true",
         )
         fabric.launch()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sfc.data.images import read_image
+from sfc.data.images import mask_path, read_image, read_mask
 from sfc.data.records import DataSet, Record
 from sfc.errors import DataError
 from sfc.localize.store import cam_path, load_cams
@@ -28,12 +28,16 @@ class Source:
         folder: its CAM store.
         fusion_lambda: λ of W + λP.
         what: the map to show: `W`, `P`, or anything else for W + λP.
+        masks: folder of refined masks, shown instead of the map's own; None: there are none.
+        method: what made those masks.
     """
 
     name: str
     folder: Path
     fusion_lambda: float
     what: str = ""
+    masks: Path | None = None
+    method: str = ""
 
 
 def choose_examples(
@@ -97,11 +101,12 @@ def load_example(record: Record, shown: int, sources: Sequence[Source]) -> Examp
     """
     image = read_image(record.image)
     truth = record.mask.load() if record.mask is not None else None
-    panels = [_panel(cam_path(source.folder, record.id), source, shown, image.shape[:2]) for source in sources]
+    panels = [_panel(record, source, shown, (image.shape[0], image.shape[1])) for source in sources]
     return Example(record.id, image, truth, record.labels, shown, panels)
 
 
-def _panel(path: Path, source: Source, shown: int, size: tuple[int, ...]) -> Panel:
+def _panel(record: Record, source: Source, shown: int, size: tuple[int, int]) -> Panel:
+    path = cam_path(source.folder, record.id)
     keys, weight, prototype = load_cams(path)
     if weight.shape[1:] != size:
         raise DataError(path, f"CAMs of {weight.shape[1:]} pixels for an image of {size}")
@@ -113,4 +118,6 @@ def _panel(path: Path, source: Source, shown: int, size: tuple[int, ...]) -> Pan
         cam, peak = weight + np.float32(source.fusion_lambda) * prototype, 2 * (1 + source.fusion_lambda)
     position = np.flatnonzero(keys == shown + 1)
     heat = cam[position[0]] / peak if len(position) else None
-    return Panel(keys[cam.argmax(axis=0)], heat)
+    if source.masks is None:
+        return Panel(keys[cam.argmax(axis=0)], heat)
+    return Panel(read_mask(mask_path(source.masks, record.id), 254, size), heat)

@@ -110,12 +110,17 @@ def _examples_picture(
         return None
     examples = [load_example(record, shown, sources) for record, shown in chosen]
     fused = [f"W + {source.fusion_lambda:g} P".replace("+ 1 P", "+ P") for source in sources]
-    runs = [f"{source.name} · {source.what or sum_}" for source, sum_ in zip(sources, fused, strict=True)]
+    maps = [source.what or sum_ for source, sum_ in zip(sources, fused, strict=True)]
+    runs = [
+        f"{source.name} · {f'{source.method} masks, ' if source.masks else ''}{what}"
+        for source, what in zip(sources, maps, strict=True)
+    ]
     save(path, examples_figure(examples, dataset.classes, runs))
     images = ", ".join(example.id for example in examples)
+    shown = "Refined masks" if any(source.masks for source in sources) else "Masks under the fixed rule"
     caption = (
-        "Masks under the fixed rule, and the heat map of one class of each image (named below it), by each run's best "
-        f"map. {dataset.name}, {dataset.split}, images chosen by their tags, mostly for rare classes: {images}."
+        f"{shown}, and the heat map of one class of each image (named below it), by each run's best map. "
+        f"{dataset.name}, {dataset.split}, images chosen by their tags, mostly for rare classes: {images}."
     )
     return Picture(path, caption)
 
