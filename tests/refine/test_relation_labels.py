@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import sfc.refine.relation_labels as module
 from sfc.config import CRFConfig
 from sfc.refine.crf import dense_crf
-from sfc.refine.relation_labels import crf_labels, fused_cam, relation_labels
+from sfc.refine.relation_labels import LabelCRF, fused_cam, relation_labels
 
 KEYS = np.array([0, 3, 7])
 
@@ -56,8 +55,8 @@ def test_labels_are_the_two_crfs_put_together() -> None:
 def test_a_background_that_is_not_weaker_leaves_nothing_uncertain(monkeypatch: pytest.MonkeyPatch) -> None:
     image, cam = problem(1)
     calls = []
-    real = crf_labels
-    monkeypatch.setattr(module, "crf_labels", lambda *arguments: calls.append(1) or real(*arguments))
+    real = LabelCRF.__call__
+    monkeypatch.setattr(LabelCRF, "__call__", lambda *arguments: calls.append(1) or real(*arguments))
     found = relation_labels(image, KEYS, cam, 1.0, CRFConfig())
     assert set(np.unique(found)) <= {0, 3, 7}
     assert len(calls) == 1  # the same question is not asked twice

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,21 +72,72 @@ def dense_crf(
     Raises:
         ValueError: a dtype, a shape or a value is not as described above, or not exactly one unary is given.
     """
-    pixels = _check_image(image)
-    _check_settings(gaussian, bilateral, gt_prob, iterations)
-    size = pixels.shape[:2]
-    if sum(unary is not None for unary in (labels, probabilities, logits)) != 1:
-        raise ValueError("give exactly one of labels, probabilities and logits")
-    if labels is not None:
-        unary, counts = _unary_of_labels(_check_labels(labels, size, num_labels), num_labels, gt_prob)
-    else:
-        unary, counts = _unary_of_scores(*_check_scores(probabilities, logits, size, num_labels))
-    if unary.channels.size == 1:
-        return np.ones((1, *size), np.float32)
-    colour = image_lattice(pixels, bilateral[0], bilateral[1])
-    position = _POSITIONS.get(size[0], size[1], gaussian[0])
-    marginals = _mean_field(unary, counts, (colour, bilateral[2]), (position, gaussian[1]), iterations)
-    return marginals.reshape(-1, *size)
+    crf = DenseCRF(image, gaussian=gaussian, bilateral=bilateral)
+    return crf.marginals(
+        labels=labels,
+        probabilities=probabilities,
+        logits=logits,
+        num_labels=num_labels,
+        gt_prob=gt_prob,
+        iterations=iterations,
+    )
+
+
+class DenseCRF:
+    """The dense CRF of one image, for several unaries: its lattices are built once. See `dense_crf`.
+
+    Args:
+        image: uint8 [H, W] or [H, W, channels].
+        gaussian: (sxy, compatibility) of the smoothness term.
+        bilateral: (sxy, srgb, compatibility) of the appearance term.
+
+    Raises:
+        ValueError: as `dense_crf`.
+    """
+
+    def __init__(
+        self,
+        image: ArrayLike,
+        *,
+        gaussian: tuple[float, float] = (3, 3),
+        bilateral: tuple[float, float, float] = (50, 5, 10),
+    ) -> None:
+        self._pixels = _check_image(image)
+        _check_terms(gaussian, bilateral)
+        self._size = (self._pixels.shape[0], self._pixels.shape[1])
+        self._gaussian, self._bilateral = gaussian, bilateral
+
+    @cached_property
+    def _colour(self) -> Lattice:
+        return image_lattice(self._pixels, self._bilateral[0], self._bilateral[1])
+
+    def marginals(
+        self,
+        *,
+        labels: ArrayLike | None = None,
+        probabilities: ArrayLike | None = None,
+        logits: ArrayLike | None = None,
+        num_labels: int | None = None,
+        gt_prob: float = 0.7,
+        iterations: int = 10,
+    ) -> NDArray[np.float32]:
+        """float32 [num_labels, H, W]; arguments and errors as of `dense_crf`."""
+        size = self._size
+        if not 0 < gt_prob < 1:
+            raise ValueError(f"gt_prob must lie inside (0, 1), not {gt_prob}")
+        if iterations != int(iterations) or iterations < 0:
+            raise ValueError(f"iterations must be a whole number from 0, not {iterations}")
+        if sum(unary is not None for unary in (labels, probabilities, logits)) != 1:
+            raise ValueError("give exactly one of labels, probabilities and logits")
+        if labels is not None:
+            unary, counts = _unary_of_labels(_check_labels(labels, size, num_labels), num_labels, gt_prob)
+        else:
+            unary, counts = _unary_of_scores(*_check_scores(probabilities, logits, size, num_labels))
+        if unary.channels.size == 1:
+            return np.ones((1, *size), np.float32)
+        position = _POSITIONS.get(size[0], size[1], self._gaussian[0])
+        filters = (self._colour, self._bilateral[2]), (position, self._gaussian[1])
+        return _mean_field(unary, counts, *filters, iterations).reshape(-1, *size)
 
 
 def _mean_field(
@@ -171,17 +223,11 @@ def _check_image(image: ArrayLike) -> NDArray[np.uint8]:
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def _check_settings(
-    gaussian: tuple[float, float], bilateral: tuple[float, float, float], gt_prob: float, iterations: int
-) -> None:
+def _check_terms(gaussian: tuple[float, float], bilateral: tuple[float, float, float]) -> None:
     if not all(np.isfinite(value) for value in (*gaussian, *bilateral)):
         raise ValueError(f"gaussian {gaussian} and bilateral {bilateral} must be finite")
     if min(gaussian[0], *bilateral[:2]) <= 0:
         raise ValueError(f"sxy and srgb must be positive, not gaussian {gaussian} and bilateral {bilateral}")
-    if not 0 < gt_prob < 1:
-        raise ValueError(f"gt_prob must lie inside (0, 1), not {gt_prob}")
-    if iterations != int(iterations) or iterations < 0:
-        raise ValueError(f"iterations must be a whole number from 0, not {iterations}")
 
 
 def _check_labels(labels: ArrayLike, size: tuple[int, int], num_labels: int | None) -> NDArray[Any]:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from sfc.config import CRFConfig
 from sfc.data.records import IGNORE
-from sfc.refine.crf import dense_crf
+from sfc.refine.crf import DenseCRF
 
 
 def fused_cam(
@@ -17,30 +17,26 @@ def fused_cam(
     return weight_cam + np.float32(fusion_lambda) * prototype_cam
 
 
-def crf_labels(
-    image: NDArray[np.uint8], labels: NDArray[np.integer], num_labels: int, config: CRFConfig
-) -> NDArray[np.int64]:
-    """A label map after a dense CRF.
+class LabelCRF:
+    """Label maps of one image through a dense CRF.
 
     Args:
         image: uint8 [H, W, 3].
-        labels: integers [H, W] in [0, num_labels).
         num_labels: labels that compete, whether they occur or not.
         config: of the CRF.
-
-    Returns:
-        int64 [H, W] in [0, num_labels).
     """
-    marginals = dense_crf(
-        image,
-        labels=labels,
-        num_labels=num_labels,
-        gt_prob=config.gt_prob,
-        gaussian=config.gaussian,
-        bilateral=config.bilateral,
-        iterations=config.iterations,
-    )
-    return marginals.argmax(axis=0)
+
+    def __init__(self, image: NDArray[np.uint8], num_labels: int, config: CRFConfig) -> None:
+        self._crf = DenseCRF(image, gaussian=config.gaussian, bilateral=config.bilateral)
+        self._num_labels, self._config = num_labels, config
+
+    def __call__(self, labels: NDArray[np.integer]) -> NDArray[np.int64]:
+        """The likeliest label of every pixel; integers [H, W] in [0, num_labels), in and out."""
+        config = self._config
+        marginals = self._crf.marginals(
+            labels=labels, num_labels=self._num_labels, gt_prob=config.gt_prob, iterations=config.iterations
+        )
+        return marginals.argmax(axis=0)
 
 
 def relation_labels(
@@ -68,7 +64,8 @@ def relation_labels(
     strict = cam.argmax(axis=0)
     weaker = np.concatenate([cam[:1] * np.float32(uncertain_background), cam[1:]])
     daring = weaker.argmax(axis=0)
-    certain = crf_labels(image, strict, len(keys), crf)
+    smooth = LabelCRF(image, len(keys), crf)
+    certain = smooth(strict)
     # The same labels have the same marginals; an image without classes has them everywhere.
-    possible = certain if np.array_equal(strict, daring) else crf_labels(image, daring, len(keys), crf)
+    possible = certain if np.array_equal(strict, daring) else smooth(daring)
     return np.where(certain > 0, keys[certain], np.where(possible > 0, IGNORE, 0)).astype(np.uint8)

@@ -94,10 +94,11 @@ class RelationNetwork(nn.Module):
         return self._edge(maps), displacement
 
     def _edge(self, maps: list[Tensor]) -> Tensor:
-        return _join(self.edge_logit, _parts(self.edge, maps, self.scales), maps[-4])
+        parts = [_Part(*part) for part in zip(maps, self.edge, self.scales, strict=True)]
+        return _join(self.edge_logit, parts, maps[-4])
 
     def _displacement(self, maps: list[Tensor]) -> Tensor:
-        own = _parts(self.displacement, maps, self.scales)
+        own = [_Part(*part) for part in zip(maps, self.displacement, self.scales, strict=True)]
         coarse_scale = self.scales[-3]
         coarse = [part._replace(scale=part.scale // coarse_scale) for part in own[-3:]]
         joined = _join(self.displacement_coarse[0], coarse, maps[-3])
@@ -171,29 +172,22 @@ def _branch(channels_in: int, channels: int, groups: int) -> nn.Sequential:
 
 
 class _Part(NamedTuple):
-    """Maps [N, channels, h, w] before their group norm, and how many times they are enlarged after it."""
+    """Maps [N, channels, h, w], what makes them ready to be joined, and how many times they are enlarged after it."""
 
     maps: Tensor
-    norm: nn.Module
+    branch: nn.Module
     scale: int
 
 
-def _parts(branches: nn.ModuleList, maps: list[Tensor], scales: tuple[int, ...]) -> list[_Part]:
-    return [
-        _Part(branch[0](one), branch[1], scale)  # type: ignore[index]
-        for branch, one, scale in zip(branches, maps, scales, strict=True)
-    ]
-
-
 def _join(convolution: nn.Module, parts: list[_Part], grid: Tensor) -> Tensor:
-    """1×1 convolution of the parts side by side: each normed, enlarged, cut to the grid's size, and rectified.
+    """1×1 convolution of the parts side by side: each through its branch, enlarged, cut to the grid, and rectified.
 
-    It is a sum over parts, so that they and their gradients are never copied together. Backward repeats the cheap
-    steps and keeps only what comes before them, at its own size: half the memory of training.
+    It is a sum over parts, so that they and their gradients are never copied together; and backward repeats what
+    leads to a part instead of keeping it. Both together halve the memory of a training step.
     """
     assert isinstance(convolution, nn.Conv2d)
     size = (grid.shape[2], grid.shape[3])
-    weights = convolution.weight.split([part.maps.shape[1] for part in parts], dim=1)
+    weights = convolution.weight.split([_width(part.branch) for part in parts], dim=1)
     total: Tensor | None = None
     # The last part first: it is the largest, and nothing else is held yet.
     for part, weight in reversed(list(zip(parts, weights, strict=True))):
@@ -204,10 +198,16 @@ def _join(convolution: nn.Module, parts: list[_Part], grid: Tensor) -> Tensor:
     return total
 
 
+def _width(branch: nn.Module) -> int:
+    norm = branch[-1] if isinstance(branch, nn.Sequential) else branch
+    assert isinstance(norm, nn.GroupNorm)
+    return norm.num_channels
+
+
 def _convolve(
-    maps: Tensor, norm: nn.Module, scale: int, size: tuple[int, int], weight: Tensor, bias: Tensor | None
+    maps: Tensor, branch: nn.Module, scale: int, size: tuple[int, int], weight: Tensor, bias: Tensor | None
 ) -> Tensor:
-    maps = norm(maps)
+    maps = branch(maps)
     if scale > 1:
         maps = F.interpolate(maps, scale_factor=scale, mode="bilinear", align_corners=False)
     if maps.shape[2:] != size:

@@ -21,7 +21,7 @@ from sfc.image_work import claim, unfinished, work_through
 from sfc.localize.store import cam_path, load_cams
 from sfc.refine.kernels import prepare_kernels
 from sfc.refine.pseudo_mask import walk_mask
-from sfc.refine.relation_labels import crf_labels, fused_cam, relation_labels
+from sfc.refine.relation_labels import LabelCRF, fused_cam, relation_labels
 from sfc.refine.relation_set import PngLabels
 from sfc.refine.relation_train import FROM_CLASSIFIER, load_relation_network, train_relation_network
 from sfc.run_folder import VariantFolder
@@ -183,8 +183,8 @@ class _Walk:
             stride=self.net.stride,
         )
         if self.config.method == "irn+crf":
-            labels = np.searchsorted(keys, mask)
-            mask = keys[crf_labels(image, labels, len(keys), self.config.crf)].astype(np.uint8)
+            smooth = LabelCRF(image, len(keys), self.config.crf)
+            mask = keys[smooth(np.searchsorted(keys, mask))].astype(np.uint8)
         return mask
 
 
