@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from sfc.score_table import print_scores
-from sfc.scores import Score, Scores
+from sfc.scores import MaskScore, Score, Scores
 
 NAN = float("nan")
 
@@ -104,3 +104,25 @@ def test_no_number_is_cut_off_on_a_narrow_terminal(scores: Scores, width: int) -
 
 def test_nothing_to_print(scores: Scores) -> None:
     assert printed() == ""
+
+
+def mask(what: str, fixed: float, undecided: float = 0.0) -> MaskScore:
+    groups = {"head": 70.0, "medium": NAN, "tail": 8.0}
+    return MaskScore(
+        what=what,
+        fixed=fixed,
+        iou=[90.0, fixed, None],
+        groups=groups,
+        over_activation=groups,
+        under_activation=groups,
+        pixel_accuracy=90.0,
+        undecided=undecided,
+    )
+
+
+def test_masks_follow_the_maps_without_an_oracle(scores: Scores) -> None:
+    refined = replace(scores, masks=[mask("relation labels", 63.21, 4.5), mask("random walk", 66.66)])
+    text = printed(refined, width=80)
+    assert cells(text, "random walk")[:3] == ["random walk", "66.7", ""]
+    assert "SFC: relation labels leave 4.5 % of the pixels open; those are not scored" in text
+    assert "…" not in text

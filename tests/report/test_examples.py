@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sfc.data.images import mask_path, write_mask
 from sfc.data.records import DataSet, Record
 from sfc.errors import DataError
 from sfc.localize.store import cam_path, save_cams
@@ -85,6 +86,17 @@ def test_panels_show_the_map_that_was_asked_for(tmp_path: Path, what: str, expec
     np.testing.assert_allclose(example.panels[0].heat, [heat], rtol=1e-6)  # type: ignore[arg-type]
     missing = load_example(record, 0, [Source("SFC", tmp_path, 0.5, what)])
     assert missing.panels[0].heat is None
+
+
+def test_refined_masks_take_the_place_of_the_maps_own(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 1)).save(tmp_path / "a.png")
+    cams = np.array([[[0.5, 1.0]], [[2.0, 0.0]]], np.float32)
+    save_cams(cam_path(tmp_path, "a"), np.array([0, 2]), cams, cams, lossless=True)
+    write_mask(mask_path(tmp_path / "masks", "a"), np.array([[0, 2]], np.uint8))
+    source = Source("SFC", tmp_path, 1.0, "W", tmp_path / "masks", "irn")
+    (panel,) = load_example(Record("a", tmp_path / "a.png", (1,)), 1, [source]).panels
+    assert panel.mask.tolist() == [[0, 2]]
+    np.testing.assert_allclose(panel.heat, [[1.0, 0.0]])  # type: ignore[arg-type]
 
 
 def test_cams_of_another_size_name_the_file(tmp_path: Path) -> None:
