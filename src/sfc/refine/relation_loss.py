@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +15,6 @@ from sfc.refine.paths import half_plane_offsets
 
 EPSILON = 1e-5
 BACKGROUND, FOREGROUND, NEGATIVE = 0, 1, 2
-ONE_THREAD_CELLS = 2**17
 
 
 @dataclass(frozen=True)
@@ -91,27 +88,9 @@ def pair_counts(label: Tensor, radius: int = 10) -> Tensor:
     """
     pairs = _Pairs(label, radius)
     counts = torch.zeros(3, device=label.device)
-    with _threads_for(label):
-        for index in range(len(pairs.offsets)):
-            counts += torch.stack([mask.sum() for mask in pairs.masks(index)])
+    for index in range(len(pairs.offsets)):
+        counts += torch.stack([mask.sum() for mask in pairs.masks(index)])
     return counts
-
-
-@contextmanager
-def _threads_for(label: Tensor) -> Iterator[None]:
-    """One thread for maps that fit its cache: thousands of small steps, in which threads would wait for each other.
-
-    On an idle machine two threads gain nothing here; on a busy one they take thirty times as long.
-    """
-    threads = torch.get_num_threads()
-    if threads == 1 or label.device.type != "cpu" or label.numel() > ONE_THREAD_CELLS:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class _Pairs:
