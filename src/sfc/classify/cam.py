@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from sfc.data.pixels import rectangle_mask
+
 EPSILON = 1e-5
 COSINE_EPSILON = 1e-8
 DENSE_AFFINITY = 2**27
@@ -202,24 +204,6 @@ def prototype_cam(
     if seed is None:
         seed = seeds(cam, valid_mask, background_scale, threshold).to(feature.dtype)
     return _PrototypeCosine.apply(feature.flatten(2), seed.flatten(2), cam.shape[1]).view(cam.shape)
-
-
-def rectangle_mask(rectangle: Tensor, image_size: tuple[int, int], grid_size: tuple[int, int]) -> Tensor:
-    """The real pixels of padded crops, seen on a grid (as nearest-resizing the full-size mask would give it).
-
-    Args:
-        rectangle: int64 [N, 4]: top, left, bottom, right of the real pixels; bottom and right excluded.
-        image_size: height and width of the crop.
-        grid_size: height and width of the grid.
-
-    Returns:
-        float32 [N, 1, h, w] of 0 and 1.
-    """
-    inside = []
-    for axis in (0, 1):
-        position = torch.arange(grid_size[axis], device=rectangle.device) * image_size[axis] // grid_size[axis]
-        inside.append((position >= rectangle[:, axis, None]) & (position < rectangle[:, axis + 2, None]))
-    return (inside[0][:, None, :, None] & inside[1][:, None, None, :]).float()
 
 
 def valid_mask(rectangle: Tensor, label: Tensor, image_size: tuple[int, int], grid_size: tuple[int, int]) -> Tensor:

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from sfc.checkpoint import load_checkpoint
 from sfc.classify.bank import ImageBank
-from sfc.classify.cam import rectangle_mask, valid_mask
+from sfc.classify.cam import valid_mask
 from sfc.classify.distribution import VOC_RELEASED_FACTOR, distribution_coefficient, expected_resampling
 from sfc.classify.loss import Losses, MSDWLoss
 from sfc.classify.network import SFCNetwork
 from sfc.classify.observers import BEST, GroundTruthSelection, Pictures
 from sfc.config import ClassifyConfig, NetworkConfig, RunConfig
-from sfc.data.pixels import normalise
+from sfc.data.pixels import normalise, rectangle_mask
 from sfc.data.read import input_hash
 from sfc.data.records import DataSet
 from sfc.data.training_set import TrainingSet

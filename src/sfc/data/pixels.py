@@ -24,3 +24,21 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if image.shape[:2] == size:
         return image
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def rectangle_mask(rectangle: Tensor, image_size: tuple[int, int], grid_size: tuple[int, int]) -> Tensor:
+    """The real pixels of padded crops, seen on a grid (as nearest-resizing the full-size mask would give it).
+
+    Args:
+        rectangle: int64 [N, 4]: top, left, bottom, right of the real pixels; bottom and right excluded.
+        image_size: height and width of the crop.
+        grid_size: height and width of the grid.
+
+    Returns:
+        float32 [N, 1, h, w] of 0 and 1.
+    """
+    inside = []
+    for axis in (0, 1):
+        position = torch.arange(grid_size[axis], device=rectangle.device) * image_size[axis] // grid_size[axis]
+        inside.append((position >= rectangle[:, axis, None]) & (position < rectangle[:, axis + 2, None]))
+    return (inside[0][:, None, :, None] & inside[1][:, None, None, :]).float()

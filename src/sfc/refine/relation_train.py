@@ -14,9 +14,8 @@ from torch.utils.data import DataLoader
 
 from sfc.backbone import Backbone
 from sfc.checkpoint import load_checkpoint, save_checkpoint
-from sfc.classify.cam import rectangle_mask
 from sfc.config import MachineConfig, RelationConfig
-from sfc.data.pixels import normalise
+from sfc.data.pixels import normalise, rectangle_mask
 from sfc.data.read import input_hash
 from sfc.data.records import DataSet
 from sfc.errors import CheckpointError, ConfigError
