@@ -88,6 +88,13 @@ def test_schedule_is_poly_after_a_linear_warm_up() -> None:
     assert schedule(warm, 20, 100) == schedule(config, 20, 100)
 
 
+def test_schedule_may_be_renewed_every_few_steps_only() -> None:
+    every, tenth = TrainingConfig(poly_power=0.9), TrainingConfig(poly_power=0.9, poly_every=10)
+    expected = [schedule(every, step - step % 10, 95) for step in range(95)]
+    assert [schedule(tenth, step, 95) for step in range(95)] == expected
+    assert len(set(expected)) == 10
+
+
 def test_each_epoch_shows_each_image_once_and_processes_share_the_global_batch() -> None:
     config = TrainingConfig(batch=8, epochs=3, seed=1)
     whole = list(StepBatches(40, config, 0))

@@ -15,6 +15,8 @@ from sfc.timm_models import timm_features
 
 COMPACT_CHANNELS = (32, 48, 64, 96)
 PADDED_TO = 32
+PROBED = 64
+"""Side of the square image that a network is tried with."""
 STEM_NAMES = (
     *("conv_stem", "conv1", "bn1", "conv2", "bn2", "base_layer", "features_conv0", "features_norm0"),
     *("patch_embed", "pos_embed", "cls_token", "reg_token", "norm_pre"),
@@ -140,7 +142,7 @@ def _random_norms(model: nn.Module) -> Iterator[None]:
             tensor.copy_(value)
 
 
-def _probe(model: nn.Module, height: int = 64, width: int = 64) -> list[Tensor]:
+def _probe(model: nn.Module, height: int = PROBED, width: int = PROBED) -> list[Tensor]:
     """Stage features of a fixed random image, without a change to the model's state."""
     image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
     training = model.training
@@ -168,14 +170,18 @@ class Backbone(nn.Module):
             hierarchical ones by stage, plain ViTs at four evenly spaced blocks.
         pretrained: load timm's published weights, from its cache or over the network.
         weights: local file with backbone weights (timm's .safetensors, .pth or .bin); instead of `pretrained`.
-        output_stride: stride of the last stage where the network supports it: 8, 16 or 32. Dilation is undone
-            (released code: the last stage has stride 1 and no dilation).
+        output_stride: stride of the last stage where the network supports it: 8, 16 or 32.
+        dilated: convolutions behind a stride that was taken out are dilated in its place, so that each sees as much of
+            the image as before (DeepLab). False: they are not (released code of SFC: the last stage has stride 1 and
+            no dilation).
         frozen_norm: keep batch-norm statistics; affine parameters train.
         trained_from: the first stage (1 to 4) that learns. All parameters below get no gradient and build no graph.
             1 trains everything but the stem, 0 the stem too.
 
     Attributes:
+        name: as given.
         channels: channels of the four stages.
+        strides: pixels of the image to a cell of each of the four stages.
         multiple: what image sizes are padded to a multiple of, with zeros at the right and bottom, for networks that
             do not take any size (1: none). Features are cropped to the image again.
 
@@ -191,10 +197,12 @@ class Backbone(nn.Module):
         pretrained: bool = False,
         weights: str = "",
         output_stride: int = 16,
+        dilated: bool = False,
         frozen_norm: bool = True,
         trained_from: int = 3,
     ) -> None:
         super().__init__()
+        self.name = name
         if trained_from not in range(5):
             raise ConfigError(f"network.trained_from must be 0 to 4, not {trained_from}")
         self.frozen_norm = frozen_norm
@@ -202,13 +210,16 @@ class Backbone(nn.Module):
         if name == "compact":
             self.model = CompactNetwork()
         else:
-            self.model = timm_features(name, pretrained=pretrained, weights=weights, output_stride=output_stride)
+            self.model = timm_features(
+                name, pretrained=pretrained, weights=weights, output_stride=output_stride, dilated=dilated
+            )
         self.channels_last_output = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
-        if not _takes(self.model, 64, 64):
+        if not _takes(self.model, PROBED, PROBED):
             raise ConfigError(f"network.backbone: '{name}' takes images of one size only")
         self.multiple = 1 if _takes(self.model, 1, 1) and _takes(self.model, 33, 47) else PADDED_TO
         features = _probe(self.model)
         self.channels = tuple(self._nchw(feature).shape[1] for feature in features)
+        self.strides = tuple(PROBED // self._nchw(feature).shape[2] for feature in features)
         self._freeze_below(trained_from, features, name)
         if frozen_norm:
             fold_norms(self.model)

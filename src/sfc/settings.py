@@ -25,6 +25,7 @@ TRAINING = {
     "momentum": 0,
     "weight_decay": 0,
     "poly_power": 0,
+    "poly_every": 1,
     "warmup": 0,
     "clip": 0,
     "batch": 1,
@@ -37,7 +38,7 @@ TRAINING = {
 LEAST = {
     **{
         f"{stage}.training.{name}": least
-        for stage in ("classify", "refine.relation")
+        for stage in ("classify", "refine.relation", "segment")
         for name, least in TRAINING.items()
     },
     "data.synthetic_images": 1,
@@ -70,6 +71,13 @@ LEAST = {
     "refine.walk.tolerance": 0,
     "refine.walk.power": 0,
     "refine.walk.background": 0,
+    "segment.network.output_stride": 1,
+    "segment.network.atrous_rates": 1,
+    "segment.input.scale": 0.01,
+    "segment.input.crop": 16,
+    "segment.scales": 0.01,
+    "segment.bias_factor": 0,
+    "segment.accumulate": 1,
     "evaluate.fusion_lambda": 0,
     "machine.devices": 1,
     "machine.nodes": 1,
@@ -77,6 +85,9 @@ LEAST = {
     "machine.threads": 0,
 }
 """The least value of each number (or of each member of a list)."""
+
+RANGES = ("classify.input.long_side", "refine.relation.input.scale", "segment.input.scale")
+"""Settings that are a lower and an upper end."""
 
 MOST = {"classify.loss.start": 1, "localize.threshold": 1, "refine.crf.gt_prob": 0.999}
 """The greatest value, where there is one."""
@@ -203,7 +214,7 @@ def _check_range(key: str, numbers: Sequence[float]) -> None:
         raise ConfigError(f"{key} must be at least {LEAST[key]:g}, not {', '.join(map(str, numbers))}")
     if not all(number <= MOST.get(key, number) for number in numbers):
         raise ConfigError(f"{key} must be at most {MOST[key]:g}, not {', '.join(map(str, numbers))}")
-    if key in ("classify.input.long_side", "refine.relation.input.scale") and numbers[0] > numbers[1]:
+    if key in RANGES and numbers[0] > numbers[1]:
         raise ConfigError(f"{key} is a range, from {numbers[0]} to {numbers[1]}: put the smaller number first")
 
 

@@ -1,11 +1,11 @@
-"""timm models as stage features: strides without dilation, ViTs at any size, weights from a file or the hub."""
+"""timm models as stage features: strides with or without dilation, ViTs at any size, weights from a file or the hub."""
 
 from __future__ import annotations
 
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,7 @@ HUB_PATIENCE = 6.0
 UNLIKELY_SEED = 7_305_914_862
 """One that no file of weights was drawn from."""
 
-_FAILURES = (
+FAILURES = (
     TypeError,
     AssertionError,
     LookupError,
@@ -36,17 +36,18 @@ _FAILURES = (
     RuntimeError,
     OSError,
 )
-"""What timm raises for models that cannot do what is asked, and for weights that do not fit or cannot be had."""
+"""What timm, and what builds on it, raises for what a model cannot do and for weights that do not fit."""
 
 
-def timm_features(name: str, *, pretrained: bool, weights: str, output_stride: int) -> nn.Module:
+def timm_features(name: str, *, pretrained: bool, weights: str, output_stride: int, dilated: bool) -> nn.Module:
     """A timm model that gives the features of its last four stages, or of four evenly spaced blocks of a plain ViT.
 
     Args:
         name: timm's name, with or without a tag of published weights.
         pretrained: load the published weights.
         weights: local file with weights, instead.
-        output_stride: of the last stage, where the network supports it; its dilation stays as it is at stride 32.
+        output_stride: of the last stage, where the network supports it.
+        dilated: dilate where a stride was taken out; False: dilation stays as it is at stride 32.
 
     Raises:
         ConfigError: the name is unknown, or the network has no such features.
@@ -73,10 +74,11 @@ def timm_features(name: str, *, pretrained: bool, weights: str, output_stride: i
                 model = _published(name, options)
             else:
                 model = _create(name, options)
-        except _FAILURES as error:
-            failures.append(_sentence(error))
+        except FAILURES as error:
+            failures.append(sentence(error))
             continue
-        _undo_dilation(model, convolutions)
+        if not dilated:
+            _undo_dilation(model, convolutions)
         return model
     raise ConfigError(f"network.backbone: '{name}' cannot give stage features ({failures[-1]})")
 
@@ -92,20 +94,20 @@ def _plain(name: str) -> tuple[int, dict[str, tuple[Any, Any]]]:
     try:
         with torch.device("meta"):
             model = timm.create_model(name)
-    except _FAILURES as error:
-        raise ConfigError(f"network.backbone: '{name}' cannot be built ({_sentence(error)})") from error
+    except FAILURES as error:
+        raise ConfigError(f"network.backbone: '{name}' cannot be built ({sentence(error)})") from error
     blocks = getattr(model, "blocks", None)
     if not isinstance(blocks, nn.Module) or not hasattr(model, "patch_embed") or not hasattr(model, "pos_embed"):
         blocks = nn.Sequential()
     settings = {
-        _flat(key): (module.dilation, module.padding)
+        flat_name(key): (module.dilation, module.padding)
         for key, module in model.named_modules()
         if isinstance(module, nn.Conv2d)
     }
     return len(list(blocks.children())), settings
 
 
-def _flat(name: str) -> str:
+def flat_name(name: str) -> str:
     """Feature networks write `stages_0.1` where the plain network has `stages.0.1`."""
     return name.replace(".", "_")
 
@@ -113,8 +115,8 @@ def _flat(name: str) -> str:
 def _undo_dilation(model: nn.Module, convolutions: dict[str, tuple[Any, Any]]) -> None:
     """Gives every convolution the dilation and padding that it has in the network at its own stride."""
     for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d) and _flat(name) in convolutions:
-            module.dilation, module.padding = convolutions[_flat(name)]
+        if isinstance(module, nn.Conv2d) and flat_name(name) in convolutions:
+            module.dilation, module.padding = convolutions[flat_name(name)]
 
 
 def _check_readable(path: Path) -> None:
@@ -148,8 +150,8 @@ def _with_weights(name: str, options: dict[str, Any], weights: str) -> nn.Module
         overlay = {"file": weights, "custom_load": False}
         try:
             model = _create(name, options, pretrained=True, pretrained_cfg_overlay=overlay)
-        except _FAILURES as error:
-            raise CheckpointError(f"{weights}: not weights of {name} ({_sentence(error)})") from error
+        except FAILURES as error:
+            raise CheckpointError(f"{weights}: not weights of {name} ({sentence(error)})") from error
     for (key, drawn), loaded in zip(blank.named_parameters(), model.parameters(), strict=True):
         if drawn.ndim > 1 and torch.equal(drawn, loaded) and drawn.min() < drawn.max():
             raise CheckpointError(f"{weights}: not weights of {name} (it has no {key.removeprefix('model.')})")
@@ -162,11 +164,26 @@ def _published(name: str, options: dict[str, Any]) -> nn.Module:
     published = timm.get_pretrained_cfg(name)
     if published is None or not (published.hf_hub_id or published.url):
         raise CheckpointError(f"{name}: timm publishes no weights of this network (network.pretrained)")
+    wanted = f"model.safetensors of {published.hf_hub_id} from the hub" if published.hf_hub_id else f"{published.url}"
+    return cached_or_fetched(lambda: _create(name, options, pretrained=True), name, wanted)
+
+
+def cached_or_fetched(create: Callable[[], nn.Module], name: str, wanted: str) -> nn.Module:
+    """A model with published weights: from the hub client's cache, or else over the network where there is one.
+
+    Args:
+        create: builds the model and loads its weights.
+        name: of the model, for the message.
+        wanted: what to download by hand, for the message.
+
+    Raises:
+        CheckpointError: the weights cannot be had.
+    """
     offline = hub.HF_HUB_OFFLINE
     try:
         with _offline_hub():
-            return _create(name, options, pretrained=True)
-    except _FAILURES as error:
+            return create()
+    except FAILURES as error:
         failure: Exception = error
     if offline:
         reason = "HF_HUB_OFFLINE is set"
@@ -174,10 +191,9 @@ def _published(name: str, options: dict[str, Any]) -> nn.Module:
         reason = "the hub does not answer"
     else:
         try:
-            return _create(name, options, pretrained=True)
-        except _FAILURES as error:
-            failure, reason = error, _sentence(error)
-    wanted = f"model.safetensors of {published.hf_hub_id} from the hub" if published.hf_hub_id else published.url
+            return create()
+        except FAILURES as error:
+            failure, reason = error, sentence(error)
     raise CheckpointError(
         f"{name}: its published weights are not in the cache and cannot be fetched ({reason}): on a machine with a "
         f"network download {wanted}, and set network.weights to its path"
@@ -214,7 +230,7 @@ def _hub_answers() -> bool:
     return bool(answers)
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     """The most telling line of a library's error, short."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1 if lines[0].endswith(":") else 0].strip()[:200]

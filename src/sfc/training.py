@@ -104,8 +104,8 @@ def make_fabric(machine: MachineConfig) -> Fabric:
 
 
 def schedule(config: TrainingConfig, step: int, steps: int) -> float:
-    """Factor on the learning rate: (1 − step / steps)^power, after a linear warm-up."""
-    factor = (1 - step / steps) ** config.poly_power
+    """Factor on the learning rate: (1 − step / steps)^power, renewed every few steps, after a linear warm-up."""
+    factor = (1 - step // config.poly_every * config.poly_every / steps) ** config.poly_power
     return factor * min(1.0, (step + 1) / config.warmup) if config.warmup else factor
 
 

@@ -19,6 +19,8 @@ from sfc.config.run import DataConfig as DataConfig
 from sfc.config.run import EvaluateConfig as EvaluateConfig
 from sfc.config.run import RunConfig as RunConfig
 from sfc.config.run import plain_cam as plain_cam
+from sfc.config.segment import SegmentConfig as SegmentConfig
+from sfc.config.segment import SegmenterConfig as SegmenterConfig
 from sfc.config.training import InputConfig as InputConfig
 from sfc.config.training import MachineConfig as MachineConfig
 from sfc.config.training import MaskedInputConfig as MaskedInputConfig

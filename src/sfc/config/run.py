@@ -7,6 +7,7 @@ from typing import Literal
 
 from sfc.config.classify import BankConfig, ClassifyConfig, LocalizeConfig
 from sfc.config.refine import RefineConfig
+from sfc.config.segment import SegmentConfig
 from sfc.config.training import MachineConfig
 
 
@@ -77,6 +78,7 @@ class RunConfig:
     classify: ClassifyConfig = field(default_factory=ClassifyConfig)
     localize: LocalizeConfig = field(default_factory=LocalizeConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
+    segment: SegmentConfig = field(default_factory=SegmentConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
 

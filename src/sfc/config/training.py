@@ -49,6 +49,7 @@ class TrainingConfig:
         momentum: of SGD. The released code passes the weight decay in its place: 0.0001, not 0.9.
         weight_decay: of all parameters.
         poly_power: learning rate times (1 - step / steps) to this power.
+        poly_every: steps between two changes of it by that power.
         warmup: steps over which the learning rate rises linearly from 0.
         clip: gradient norm above which gradients are scaled down; 0: never.
         batch: images of a step, over all processes, bank images not counted.
@@ -63,6 +64,7 @@ class TrainingConfig:
     momentum: float = 1e-4
     weight_decay: float = 1e-4
     poly_power: float = 0.9
+    poly_every: int = 1
     warmup: int = 0
     clip: float = 1.0
     batch: int = 16
