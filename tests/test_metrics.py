@@ -105,6 +105,23 @@ def test_shards_merge_to_the_same_counts(seed: int, classes: int, images: int, s
         np.testing.assert_array_equal(getattr(merged_curve.areas(), name), getattr(whole_curve.areas(), name))
 
 
+def test_confusion_matrix_takes_runs_over_row_ends_any_layout_and_dtype() -> None:
+    truth = np.repeat(np.array([[2, 2, 2, 255, 1], [1, 1, 0, 0, 0]], np.uint8), 3, axis=1)
+    prediction = np.where(truth == 255, 77, 2 - np.minimum(truth, 2)).astype(np.int64)
+    expected = [[0, 0, 9], [0, 9, 0], [9, 0, 0]]
+    matrix = ConfusionMatrix(3)
+    matrix.update(truth, prediction)
+    assert matrix.counts.tolist() == expected
+    matrix.update(truth.T[::-1], prediction.T[::-1])
+    assert matrix.counts.tolist() == (2 * np.array(expected)).tolist()
+
+
+def test_image_without_pixels_adds_nothing() -> None:
+    matrix = ConfusionMatrix(2)
+    matrix.update(np.zeros((0, 4), np.uint8), np.zeros((0, 4), np.uint8))
+    assert not matrix.counts.any()
+
+
 @given(seeds, st.integers(2, 5), st.sampled_from([1.0, 1.3, 1.7, 2.0]))
 @settings(max_examples=40, deadline=None)
 def test_curve_equals_an_argmax_at_every_threshold(seed: int, classes: int, scale: float) -> None:

@@ -80,13 +80,23 @@ class ConfusionMatrix:
         Raises:
             ValueError: shapes differ or a value is not a class.
         """
-        truth = _checked_truth(truth, prediction.shape, self.num_classes)
-        valid = truth != IGNORE
-        rows, columns = truth[valid].astype(np.int64), prediction[valid].astype(np.int64)
+        _check_shape(truth, prediction.shape)
+        # Neighbours are mostly alike, so it is runs of pixels that are checked and counted.
+        truth, prediction = truth.ravel(), prediction.ravel()
+        is_start: NDArray[np.bool_] = np.ones(truth.size, dtype=np.bool_)
+        np.not_equal(truth[1:], truth[:-1], out=is_start[1:])
+        is_start[1:] |= prediction[1:] != prediction[:-1]
+        starts = is_start.nonzero()[0]
+        lengths = np.diff(starts, append=truth.size)
+        rows, columns = truth[starts], prediction[starts]
+        _check_truth(rows, self.num_classes)
+        valid = rows != IGNORE
+        rows, columns = rows[valid].astype(np.int64), columns[valid]
         if columns.size and not 0 <= columns.min() <= columns.max() < self.num_classes:
             raise ValueError(f"prediction holds {columns.min()} to {columns.max()}, not 0 to {self.num_classes - 1}")
-        flat = np.bincount(rows * self.num_classes + columns, minlength=self.num_classes**2)
-        self.counts += flat.reshape(self.counts.shape)
+        # Sums in float64 are exact below 2^53 pixels.
+        flat = np.bincount(rows * self.num_classes + columns, lengths[valid], minlength=self.num_classes**2)
+        self.counts += flat.astype(np.int64).reshape(self.counts.shape)
 
     def merge(self, other: ConfusionMatrix) -> None:
         """Adds the counts of another shard."""
@@ -142,7 +152,8 @@ class ThresholdCurve:
         Raises:
             ValueError: shapes differ or a value is not a class.
         """
-        truth = _checked_truth(truth, margin.shape, self.num_classes)
+        _check_shape(truth, margin.shape)
+        _check_truth(truth, self.num_classes)
         valid = truth != IGNORE
         truth, best = truth[valid].astype(np.int64), best[valid]
         # Bin b: foreground at the first b thresholds, background at the others.
@@ -234,10 +245,12 @@ def _counts_above(histogram: NDArray[np.int64]) -> NDArray[np.int64]:
     return histogram[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:].T
 
 
-def _checked_truth(truth: NDArray[np.integer], shape: tuple[int, ...], num_classes: int) -> NDArray[np.integer]:
+def _check_shape(truth: NDArray[np.integer], shape: tuple[int, ...]) -> None:
     if truth.shape != shape:
         raise ValueError(f"truth is {truth.shape}, prediction is {shape}")
+
+
+def _check_truth(truth: NDArray[np.integer], num_classes: int) -> None:
     wrong = truth[((truth >= num_classes) & (truth != IGNORE)) | (truth < 0)]
     if wrong.size:
         raise ValueError(f"truth holds {int(wrong.flat[0])}, which is neither a class (0 to {num_classes - 1}) nor 255")
-    return truth
