@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from torch.utils.data import Dataset
 from sfc.checkpoint import load_checkpoint, save_checkpoint
 from sfc.config import MachineConfig, TrainingConfig
 from sfc.errors import CheckpointError, ConfigError, DataError, SFCError
-from sfc.training import Job, ParameterGroup, StepBatches, fit, make_fabric, schedule, steps_per_epoch
+from sfc.optimiser import ParameterGroup, schedule
+from sfc.training import Job, StepBatches, fit, make_fabric, steps_per_epoch
 
 CPU = MachineConfig(accelerator="cpu", workers=0, threads=1)
 
@@ -158,6 +160,43 @@ def test_resumed_run_has_the_same_weights_and_log(tmp_path: Path, stop: int) -> 
         for name in ("whole", "parts")
     ]
     assert logs[0] == logs[1]
+
+
+def test_a_batch_in_parts_makes_the_steps_of_the_whole(tmp_path: Path) -> None:
+    def halves(batch: dict) -> list[dict]:
+        return [{name: value[part] for name, value in batch.items()} for part in (slice(0, 4), slice(4, 8))]
+
+    weights, logs = [], []
+    for name, split in (("whole", None), ("parts", halves)):
+        this = job(split=split)
+        this.objective.net[1] = nn.Identity()  # each part draws its own dropout
+        fit(make_fabric(CPU), this, CONFIG, CPU, tmp_path / name, "test")
+        weights.append(torch.cat([p.detach().flatten() for p in this.model.parameters()]))
+        with (tmp_path / name / "log.csv").open() as file:
+            logs.append([float(row["total"]) for row in csv.DictReader(file)])
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-5, atol=1e-6)
+    assert logs[1] == pytest.approx(logs[0], rel=1e-4)
+
+
+def test_groups_may_go_without_weight_decay(tmp_path: Path) -> None:
+    """Where the gradient is zero, only weight decay moves a weight."""
+
+    class Still(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.decayed, self.kept = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+
+        def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            return {"total": 0 * (self.decayed.sum() + self.kept.sum())}
+
+    for optimiser in ("sgd", "adamw"):
+        still = Still()
+        groups = [ParameterGroup([still.decayed]), ParameterGroup([still.kept], decay=False)]
+        this = Job(objective=still, model=still, samples=Points(), groups=groups, fingerprint={})
+        config = replace(CONFIG, optimiser=optimiser, weight_decay=0.1)
+        fit(make_fabric(CPU), this, config, CPU, tmp_path / optimiser, "test")
+        assert (still.kept == 1).all()
+        assert (still.decayed < 0.99).all()
 
 
 SCRIPT = textwrap.dedent("""

@@ -7,11 +7,12 @@ moment and started again takes exactly the steps that it would have taken.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from sfc.checkpoint import load_checkpoint, save_checkpoint
 from sfc.config import MachineConfig, TrainingConfig
 from sfc.errors import ConfigError, SFCError
+from sfc.optimiser import ParameterGroup, make_optimiser, schedule
 from sfc.settings import require_same
 from sfc.training_log import TrainingLog
 
@@ -29,6 +31,7 @@ PATIENCE = timedelta(hours=24)
 """How long processes wait for each other: one may have a whole data set to score, or more images left than others."""
 
 Batch = dict[str, Any]
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class Stateful(Protocol):
@@ -41,14 +44,6 @@ class Stateful(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes it back."""
         ...
-
-
-@dataclass(frozen=True)
-class ParameterGroup:
-    """Parameters that share a factor on the learning rate."""
-
-    parameters: Sequence[nn.Parameter]
-    factor: float = 1.0
 
 
 @dataclass
@@ -64,6 +59,8 @@ class Job:
         groups: what the optimiser trains.
         fingerprint: plain values that must not change between the parts of an interrupted run.
         before_step: changes a batch on its device, for instance by appending images from the bank.
+        split: makes parts of such a batch, which go through the network one after the other to save memory, as many on
+            every process. The mean of a loss term over parts and processes must be that of the whole batch.
         states: what a resumed run needs back, by name.
         after_epoch: called on every process with the epoch just finished (counted from 1), model in training mode.
     """
@@ -74,6 +71,7 @@ class Job:
     groups: Sequence[ParameterGroup]
     fingerprint: Mapping[str, Any]
     before_step: Callable[[Batch, int], Batch] | None = None
+    split: Callable[[Batch], Sequence[Batch]] | None = None
     states: Mapping[str, Stateful] = field(default_factory=dict)
     after_epoch: Callable[[int], None] | None = None
 
@@ -103,10 +101,18 @@ def make_fabric(machine: MachineConfig) -> Fabric:
     return fabric
 
 
-def schedule(config: TrainingConfig, step: int, steps: int) -> float:
-    """Factor on the learning rate: (1 − step / steps)^power, renewed every few steps, after a linear warm-up."""
-    factor = (1 - step // config.poly_every * config.poly_every / steps) ** config.poly_power
-    return factor * min(1.0, (step + 1) / config.warmup) if config.warmup else factor
+def synchronise_norms(fabric: Fabric, net: Net) -> Net:
+    """Ordinary batch norm over all GPUs, for a network in training mode; CPU processes cannot, and say so once."""
+    if fabric.world_size == 1 or not any(isinstance(m, nn.BatchNorm2d) and m.training for m in net.modules()):
+        return net
+    if fabric.device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    if fabric.is_global_zero:
+        warnings.warn(
+            "batch norm is not synchronised between CPU processes: each normalises by its own share of the batch",
+            stacklevel=2,
+        )
+    return net
 
 
 def steps_per_epoch(images: int, config: TrainingConfig) -> int:
@@ -145,19 +151,6 @@ def collate(samples: list[Any]) -> Batch | Exception:
         if isinstance(sample, Exception):
             return sample
     return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
-
-
-def make_optimiser(config: TrainingConfig, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
-    """SGD or AdamW over the groups; groups without trainable parameters are left out."""
-    trainable = [(g.factor, [p for p in g.parameters if p.requires_grad]) for g in groups]
-    options = [
-        {"params": parameters, "lr": config.learning_rate * factor, "factor": factor}
-        for factor, parameters in trainable
-        if parameters
-    ]
-    if config.optimiser == "adamw":
-        return torch.optim.AdamW(options, lr=config.learning_rate, weight_decay=config.weight_decay)
-    return torch.optim.SGD(options, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
 def fit(fabric: Fabric, job: Job, config: TrainingConfig, machine: MachineConfig, folder: Path, title: str) -> None:
@@ -251,11 +244,10 @@ class _Fit:
         if self.job.before_step is not None:
             batch = self.job.before_step(batch, step)
         optimiser.zero_grad(set_to_none=True)
-        losses: dict[str, Tensor] = objective(**batch)
-        fabric.backward(losses["total"])
+        losses = self._backward(objective, self.job.split(batch) if self.job.split is not None else [batch])
         if config.clip:
             fabric.clip_gradients(objective, optimiser, max_norm=config.clip, error_if_nonfinite=False)
-        stacked = torch.stack([value.detach().float() for value in losses.values()])
+        stacked = torch.stack(list(losses.values()))
         # The mean over processes is what one process with the whole batch would have seen.
         mean = fabric.all_reduce(stacked, reduce_op="mean")
         assert isinstance(mean, Tensor)
@@ -267,6 +259,17 @@ class _Fit:
             )
         optimiser.step()
         return values
+
+    def _backward(self, objective: Any, parts: Sequence[Batch]) -> dict[str, Tensor]:
+        """Adds up the gradients of all parts; returns the mean of each loss term over them."""
+        terms = []
+        for number, part in enumerate(parts, start=1):
+            # Processes add up their gradients once, with the last part.
+            with self.fabric.no_backward_sync(objective, enabled=number < len(parts)):
+                losses: dict[str, Tensor] = objective(**part)
+                self.fabric.backward(losses["total"] / len(parts))
+            terms.append({name: value.detach().float() for name, value in losses.items()})
+        return {name: torch.stack([each[name] for each in terms]).mean() for name in terms[0]}
 
     def _save(self, optimiser: Any, step: int) -> None:
         """One checkpoint; states of other processes lie beside it under names with the step, and old ones go after."""

@@ -17,13 +17,13 @@ from sfc.checkpoint import load_checkpoint
 from sfc.classify.train import coefficient, load_classifier, train_classifier
 from sfc.config import (
     BankConfig,
+    ClassifierTrainingConfig,
     ClassifyConfig,
     InputConfig,
     LossConfig,
     MachineConfig,
     NetworkConfig,
     RunConfig,
-    TrainingConfig,
     plain_cam,
 )
 from sfc.data.images import PngMask
@@ -42,7 +42,7 @@ CONFIG = RunConfig(
             centre_features=True,
         ),
         input=InputConfig(long_side=(40, 56), crop=48, batch_sizes=(40, 48)),
-        training=TrainingConfig(
+        training=ClassifierTrainingConfig(
             optimiser="adamw", learning_rate=2e-3, head_factor=1, batch=4, epochs=3, seed=5, checkpoint_every=3
         ),
     ),

@@ -17,9 +17,10 @@ from sfc.backbone import Backbone
 from sfc.checkpoint import load_checkpoint, save_checkpoint
 from sfc.config import MachineConfig, MaskedInputConfig, RelationConfig, TrainingConfig
 from sfc.data.images import write_mask
+from sfc.data.labelled_set import PngLabels
 from sfc.data.records import DataSet, Record
 from sfc.errors import CheckpointError, ConfigError, DataError
-from sfc.refine.relation_set import PngLabels, RelationSet, shrink_labels
+from sfc.refine.relation_set import RelationSet, shrink_labels
 from sfc.refine.relation_train import (
     build_relation_network,
     load_relation_network,
@@ -116,7 +117,7 @@ def test_killed_between_checkpoints_and_resumed_is_bit_identical(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(tmp_path / "whole")
-    import sfc.refine.relation_set as samples
+    import sfc.data.labelled_set as samples
 
     real, calls = samples.augment_with_labels, 0
 
@@ -250,7 +251,7 @@ def test_broken_labels_are_named(tmp_path: Path) -> None:
     (folder / "4.png").unlink()
     samples = RelationSet(data, PngLabels(folder, 2), CONFIG.input, 4, 0)
     assert isinstance(samples[0, 3], DataError)
-    assert "its relation labels are 5x4" in str(samples[0, 3])
+    assert "its labels are 5x4" in str(samples[0, 3])
     assert "4.png: no such file" in str(samples[0, 4])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,8 +26,9 @@ from sfc.data.read import input_hash
 from sfc.data.records import DataSet
 from sfc.data.training_set import TrainingSet
 from sfc.errors import CheckpointError, ConfigError
+from sfc.optimiser import ParameterGroup
 from sfc.settings import plain_values, require_same
-from sfc.training import Batch, Job, ParameterGroup, fit, steps_per_epoch
+from sfc.training import Batch, Job, fit, steps_per_epoch, synchronise_norms
 
 BANK_STREAM = 1
 SIZE_STREAM = 2
@@ -152,7 +152,7 @@ def train_classifier(fabric: Fabric, config: RunConfig, train: DataSet, scoring:
         coefficient(classify, train.label_matrix(), steps), classify.loss.prototype_weight, classify.loss.scale_weight
     )
     _freeze_unused(net, loss)
-    net = synchronise_norms(fabric, net, classify.network)
+    net = synchronise_norms(fabric, net)
     preparation = Preparation(classify, len(train.classes), steps * classify.training.epochs, fabric.global_rank)
     observers: list[Callable[[int], None]] = []
     if classify.training.select == "ground_truth":
@@ -187,20 +187,6 @@ def _freeze_unused(net: SFCNetwork, loss: MSDWLoss) -> None:
         side.requires_grad_(loss.prototype_weight > 0)
     if net.correlation is not None:
         net.correlation.requires_grad_(loss.prototype_weight > 0 or loss.scale_weight > 0)
-
-
-def synchronise_norms(fabric: Fabric, net: SFCNetwork, config: NetworkConfig) -> SFCNetwork:
-    """Ordinary batch norm over all GPUs; CPU processes cannot, and say so once."""
-    if fabric.world_size == 1 or config.frozen_norm or not any(isinstance(m, nn.BatchNorm2d) for m in net.modules()):
-        return net
-    if fabric.device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
-    if fabric.is_global_zero:
-        warnings.warn(
-            "batch norm is not synchronised between CPU processes: each normalises by its own share of the batch",
-            stacklevel=2,
-        )
-    return net
 
 
 def fingerprint(config: ClassifyConfig, train: DataSet) -> dict[str, Any]:

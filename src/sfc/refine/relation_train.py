@@ -15,15 +15,17 @@ from torch.utils.data import DataLoader
 from sfc.backbone import Backbone
 from sfc.checkpoint import load_checkpoint, save_checkpoint
 from sfc.config import MachineConfig, RelationConfig
+from sfc.data.labelled_set import LabelSource
 from sfc.data.pixels import normalise, rectangle_mask
 from sfc.data.read import input_hash
 from sfc.data.records import DataSet
 from sfc.errors import CheckpointError, ConfigError
+from sfc.optimiser import ParameterGroup
 from sfc.refine.relation_loss import pair_counts, relation_loss
 from sfc.refine.relation_network import RelationNetwork
-from sfc.refine.relation_set import CornerCrops, LabelSource, RelationSet
+from sfc.refine.relation_set import CornerCrops, RelationSet
 from sfc.settings import plain_values, require_same
-from sfc.training import Batch, Job, ParameterGroup, collate, fit
+from sfc.training import Batch, Job, collate, fit
 
 FROM_CLASSIFIER = "classifier"
 CENTRED = "mean_displacement"

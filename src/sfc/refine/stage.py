@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from sfc.backbone import Backbone
 from sfc.config import MachineConfig, RefineConfig
 from sfc.data.images import mask_path, read_image, write_mask
+from sfc.data.labelled_set import PngLabels
 from sfc.data.pixels import normalise
 from sfc.data.records import DataSet, Record
 from sfc.errors import DataError
@@ -22,7 +23,6 @@ from sfc.localize.store import cam_path, load_cams
 from sfc.refine.kernels import prepare_kernels
 from sfc.refine.pseudo_mask import walk_mask
 from sfc.refine.relation_labels import LabelCRF, fused_cam, relation_labels
-from sfc.refine.relation_set import PngLabels
 from sfc.refine.relation_train import FROM_CLASSIFIER, load_relation_network, train_relation_network
 from sfc.run_folder import VariantFolder
 from sfc.settings import plain_values, require_origin
