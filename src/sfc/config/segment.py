@@ -43,7 +43,6 @@ class SegmentConfig:
         network: architecture and backbone.
         input: augmentation.
         scales: sizes, relative to the crop, that each have a loss; with more than one, so has the maximum over them.
-            The same pyramid is what prediction at its defaults uses.
         bias_factor: factor on the learning rate of the head's biases, which have no weight decay.
         accumulate: parts that a process's share of the batch goes through one after the other: less memory. The same
             result as at once, but for batch norms that learn.

@@ -1,0 +1,186 @@
+"""Trains a segmentation network on masks: pseudo masks, or the ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from sfc.backbone import Backbone
+from sfc.checkpoint import load_checkpoint
+from sfc.config import MachineConfig, SegmentConfig
+from sfc.data.labelled_set import LabelledSet, LabelSource
+from sfc.data.pixels import normalise, rectangle_mask
+from sfc.data.read import input_hash
+from sfc.data.records import IGNORE, DataSet
+from sfc.errors import CheckpointError, ConfigError, SFCError
+from sfc.optimiser import ParameterGroup
+from sfc.segment.loss import Size, label_counts, pyramid, segmentation_losses
+from sfc.segment.networks import Segmenter, build_segmenter
+from sfc.settings import plain_values, require_same
+from sfc.training import Batch, Job, fit, synchronise_norms
+
+
+class SegmentObjective(nn.Module):
+    """The losses of one batch as a module, as DDP wants it."""
+
+    def __init__(self, net: Segmenter, scales: Sequence[float]) -> None:
+        super().__init__()
+        self.net, self.scales = net, scales
+        self.names = [f"scale_{scale:g}" for scale in scales] + ["maximum"] * (len(scales) > 1)
+
+    def forward(self, image: Tensor, label: Tensor, counts: Tensor) -> dict[str, Tensor]:
+        """Terms of one batch by name; `total` is their sum.
+
+        Args:
+            image: float [N, 3, H, W], normalised, zero outside the real pixels.
+            label: uint8 [N, H, W], 255 ignored.
+            counts: [terms], mean over processes and parts of `label_counts`.
+        """
+        losses = segmentation_losses(pyramid(self.net, image, self.scales), label, counts)
+        return {**dict(zip(self.names, losses, strict=True)), "total": torch.stack(losses).sum()}
+
+
+class Preparation:
+    """Turns a loaded batch into the objective's input, and into parts of it.
+
+    Args:
+        fabric: devices and processes.
+        grids: of the objective's logits.
+        accumulate: number of parts.
+    """
+
+    def __init__(self, fabric: Fabric, grids: Sequence[Size], accumulate: int) -> None:
+        self.fabric, self.grids, self.accumulate = fabric, grids, accumulate
+
+    def __call__(self, batch: Batch, step: int) -> Batch:  # noqa: ARG002
+        """Normalised images; and counts over all processes and parts, so that these share one mean over cells."""
+        size = batch["image"].shape[2:]
+        pixels = normalise(batch["image"]) * rectangle_mask(batch["rectangle"], size, size)
+        counts = self.fabric.all_reduce(label_counts(batch["label"], self.grids), reduce_op="mean")
+        assert isinstance(counts, Tensor)
+        return {"image": pixels, "label": batch["label"], "counts": counts / self.accumulate}
+
+    def split(self, batch: Batch) -> list[Batch]:
+        """The parts of a prepared batch."""
+        images, labels = (batch[name].tensor_split(self.accumulate) for name in ("image", "label"))
+        return [
+            {"image": image, "label": label, "counts": batch["counts"]}
+            for image, label in zip(images, labels, strict=True)
+        ]
+
+
+@torch.no_grad()
+def _grids(net: Segmenter, config: SegmentConfig) -> list[Size]:
+    """Height and width of each of the objective's logits."""
+    net.eval()
+    crop = torch.zeros(1, 3, config.input.crop, config.input.crop)
+    sizes = [(logits.shape[2], logits.shape[3]) for logits in pyramid(net, crop, config.scales)]
+    net.train()
+    return sizes
+
+
+def train_segmenter(
+    fabric: Fabric,
+    config: SegmentConfig,
+    machine: MachineConfig,
+    train: DataSet,
+    labels: LabelSource,
+    folder: Path,
+    *,
+    classifier: Backbone | None = None,
+    origin: Mapping[str, Any] | None = None,
+    title: str = "segmenter",
+) -> None:
+    """Trains into `folder`, or goes on where an earlier call was stopped.
+
+    Args:
+        fabric: devices and processes.
+        config: settings.
+        machine: precision, layout, workers.
+        train: the images.
+        labels: their masks; called in worker processes.
+        folder: gets checkpoint.pt, log.csv and TensorBoard events.
+        classifier: the trained classifier's backbone, where the settings ask for it.
+        origin: plain values that say where masks and backbone come from; a training does not go on with others.
+        title: shown beside the progress bar.
+
+    Raises:
+        ConfigError, CheckpointError, DataError, SFCError: see `sfc.training.fit`; or no mask has anything to learn.
+    """
+    share = config.training.batch // fabric.world_size
+    if config.accumulate > share:
+        raise ConfigError(f"segment.accumulate is {config.accumulate}, but a process has {share} images in a step")
+    path = folder / "checkpoint.pt"
+    begun = path.exists()
+    if not begun:
+        _require_labels(train, labels)
+    torch.manual_seed(config.training.seed)
+    # Where a checkpoint holds every weight, the file or network that the first ones came from is not needed again.
+    start = replace(config.network, pretrained=False, weights="") if begun else config.network
+    net = synchronise_norms(fabric, build_segmenter(start, len(train.classes) + 1, classifier))
+    preparation = Preparation(fabric, _grids(net, config), config.accumulate)
+    weights, biases = net.head_parameters()
+    job = Job(
+        objective=SegmentObjective(net, config.scales),
+        model=net,
+        samples=LabelledSet(train, labels, config.input, config.training.seed),
+        groups=[
+            ParameterGroup(list(net.encoder.parameters())),
+            ParameterGroup(weights, config.training.head_factor),
+            ParameterGroup(biases, config.bias_factor, decay=False),
+        ],
+        fingerprint={
+            **_fingerprint(config, train.classes),
+            "data": input_hash(train),
+            "origin": plain_values(origin or {}),
+        },
+        before_step=preparation,
+        split=preparation.split,
+    )
+    fit(fabric, job, config.training, machine, folder, title)
+
+
+def _require_labels(train: DataSet, labels: LabelSource) -> None:
+    """Refuses masks that are all ignored: nothing would be learnt, without a word. Usually looks at the first only."""
+    if not any((labels(record) != IGNORE).any() for record in train.records):
+        raise SFCError(f"{train.name} {train.split}: every pixel of every mask is ignored (255); nothing to learn")
+
+
+def load_segmenter(
+    config: SegmentConfig, classes: tuple[str, ...], folder: Path, classifier: Backbone | None = None
+) -> Segmenter:
+    """The trained segmenter of a run, in evaluation mode.
+
+    Args:
+        config: settings that it was trained with.
+        classes: foreground classes that it was trained with.
+        folder: where `train_segmenter` put it.
+        classifier: the classifier's backbone, where the settings ask for it; only its architecture counts.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or its training is not finished.
+        ConfigError: it was trained with other settings or other classes.
+    """
+    path = folder / "checkpoint.pt"
+    saved = load_checkpoint(path)
+    expected = _fingerprint(config, classes)
+    require_same(path, {name: saved["fingerprint"].get(name) for name in expected}, expected)
+    if saved["step"] < saved["steps"]:
+        raise CheckpointError(f"{path}: training stopped at step {saved['step']} of {saved['steps']}; finish it first")
+    start = replace(config.network, pretrained=False, weights="")
+    net = build_segmenter(start, len(classes) + 1, classifier)
+    net.load_state_dict(saved["model"])
+    return net.eval()
+
+
+def _fingerprint(config: SegmentConfig, classes: tuple[str, ...]) -> dict[str, Any]:
+    """What a network must share with a checkpoint to take its weights."""
+    settings = plain_values(asdict(config))
+    del settings["training"]["checkpoint_every"]
+    return {"segment": settings, "classes": list(classes)}
