@@ -93,6 +93,14 @@ class VariantFolder:
         """The relation network: checkpoint.pt, log.csv, TensorBoard events."""
         return self.root / "relation"
 
+    def segmenter(self, masks: str) -> Path:
+        """The segmenter trained on masks of a method, or on `truth`: checkpoint.pt, log.csv, TensorBoard events."""
+        return self.root / "segmenter" / masks
+
+    def predictions(self, masks: str, split: str) -> Path:
+        """That segmenter's masks of a split, a palette PNG each."""
+        return self.root / "predictions" / masks / split
+
     @property
     def scores(self) -> Path:
         """JSON with every score of this variant."""

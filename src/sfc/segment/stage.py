@@ -1,0 +1,119 @@
+"""Stage 4: a segmenter trained on the masks of the training images, and its masks of the validation images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from sfc.backbone import Backbone
+from sfc.config import MachineConfig, SegmentConfig
+from sfc.data.images import mask_path
+from sfc.data.labelled_set import LabelSource, PngLabels, true_labels
+from sfc.data.records import DataSet
+from sfc.errors import ConfigError, DataError
+from sfc.run_folder import VariantFolder, file_hash
+from sfc.segment.predict import ORIGIN, predict_masks
+from sfc.segment.train import load_segmenter, train_segmenter
+from sfc.settings import require_origin
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What one variant's segmenter works with.
+
+    Args:
+        name: of the variant, for the progress bars.
+        config: settings of the stage.
+        machine: precision, layout, workers.
+        train: the training images.
+        truth: those that have ground-truth masks, for `masks: truth`; None where none has.
+        method: of refinement, whose masks `masks: pseudo` takes.
+        folder: of the variant; pseudo masks are read, segmenter and predictions written.
+        origin: what pseudo masks and classifier were made from, plain values.
+        classifier: the trained classifier's backbone, for `network.backbone: classifier`.
+    """
+
+    name: str
+    config: SegmentConfig
+    machine: MachineConfig
+    train: DataSet
+    truth: DataSet | None
+    method: str
+    folder: VariantFolder
+    origin: Mapping[str, Any]
+    classifier: Backbone
+
+    @property
+    def source(self) -> str:
+        """The masks that the segmenter learns from: a method of refinement, or `truth`."""
+        return "truth" if self.config.masks == "truth" else self.method
+
+    def predictions(self, split: str) -> Path:
+        """Where its masks of a split are."""
+        return self.folder.predictions(self.source, split)
+
+    def prediction_origin(self) -> dict[str, Any]:
+        """What its masks are made from, plain values."""
+        return {"segmenter": file_hash(self.folder.segmenter(self.source) / "checkpoint.pt"), "mirror": True}
+
+
+def segment(fabric: Fabric, job: Segmentation, val: DataSet | None) -> None:
+    """Trains the segmenter, or goes on; then writes its masks of the validation images.
+
+    Args:
+        fabric: devices and processes.
+        job: what to do.
+        val: the validation images.
+
+    Raises:
+        ConfigError: there is no ground truth to learn from, or what is there was made from something else.
+        DataError: pseudo masks are missing.
+        CheckpointError, SFCError: see `train_segmenter` and `predict_masks`.
+    """
+    dataset, labels = _material(job)
+    folder = job.folder.segmenter(job.source)
+    train_segmenter(
+        fabric,
+        job.config,
+        job.machine,
+        dataset,
+        labels,
+        folder,
+        classifier=job.classifier,
+        origin=job.origin,
+        title=f"{job.name}: segmenter",
+    )
+    fabric.barrier()
+    if val is None:
+        return
+    net = load_segmenter(job.config, job.train.classes, folder, job.classifier)
+    title = f"{job.name}: masks of {val.split}"
+    predict_masks(fabric, net, val, job.predictions("val"), job.machine, job.prediction_origin(), title)
+
+
+def _material(job: Segmentation) -> tuple[DataSet, LabelSource]:
+    """The images to learn from and where their masks are."""
+    if job.config.masks == "truth":
+        if job.truth is None:
+            raise ConfigError("segment.masks is 'truth', but no training image has a mask (data.train_masks)")
+        return job.truth, true_labels
+    folder = job.folder.masks(job.method)
+    missing = [record for record in job.train.records if not mask_path(folder, record.id).exists()]
+    if missing:
+        count = f"{len(missing)} of {len(job.train)} training images have no pseudo mask"
+        raise DataError(mask_path(folder, missing[0].id), f"no such file; {count}: run `sfc refine` first")
+    return job.train, PngLabels(folder, len(job.train.classes))
+
+
+def has_predictions(job: Segmentation, split: str) -> bool:
+    """Whether the segmenter has written masks of a split.
+
+    Raises:
+        ConfigError: they were made by another segmenter.
+    """
+    folder = job.predictions(split)
+    return (folder / ORIGIN).exists() and require_origin(folder / ORIGIN, job.prediction_origin())

@@ -1,0 +1,162 @@
+"""The segmenter's stage: from masks in a run folder to masks of the validation images; what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from sfc.backbone import Backbone
+from sfc.config import MachineConfig, MaskedInputConfig, SegmentConfig, SegmenterConfig, TrainingConfig
+from sfc.data.images import PngMask, mask_path, read_mask, write_mask
+from sfc.data.records import DataSet, Record
+from sfc.errors import ConfigError, DataError, SFCError
+from sfc.evaluate_masks import evaluate_masks
+from sfc.run_folder import VariantFolder
+from sfc.segment.predict import predict_probabilities
+from sfc.segment.stage import Segmentation, has_predictions, segment
+from sfc.training import make_fabric
+
+MACHINE = MachineConfig(accelerator="cpu", workers=0, threads=1)
+CONFIG = SegmentConfig(
+    network=SegmenterConfig(backbone="compact", pretrained=False, atrous_rates=(1, 2), frozen_norm=False),
+    input=MaskedInputConfig(scale=(0.8, 1.2), crop=48),
+    scales=(1.0,),
+    accumulate=1,
+    training=TrainingConfig(
+        optimiser="adamw", learning_rate=3e-3, head_factor=1.0, batch=4, epochs=30, seed=5, checkpoint_every=50
+    ),
+)
+
+
+def halves(root: Path, split: str, count: int, masks: bool = True) -> DataSet:
+    """Dark halves and bright ones (class 2), of several sizes."""
+    (root / split).mkdir(parents=True, exist_ok=True)
+    records = []
+    for index in range(count):
+        random = np.random.default_rng([index, len(split)])
+        height, width = (int(side) for side in random.integers(36, 72, 2))
+        mask = np.zeros((height, width), dtype=np.uint8)
+        mask[:, width // 3 + int(random.integers(width // 3)) :] = 2
+        image = np.where(mask[:, :, None], 200, 50) + random.integers(0, 20, (height, width, 3))
+        path = root / split / f"{index}.png"
+        Image.fromarray(image.astype(np.uint8)).save(path)
+        truth = root / split / "truth" / f"{index}.png"
+        write_mask(truth, mask)
+        records.append(Record(f"{split}/{index}", path, (1,), PngMask(truth, 2, path) if masks else None))
+    return DataSet("halves", split, ("a", "b"), tuple(records))
+
+
+def segmentation(root: Path, config: SegmentConfig = CONFIG, **options: object) -> Segmentation:
+    train = halves(root / "images", "train", 8, masks=False)
+    truth = halves(root / "images", "train", 8)
+    folder = VariantFolder(root / "run")
+    for record in truth.records:
+        write_mask(mask_path(folder.masks("crf"), record.id), record.mask.load())
+    backbone = Backbone("compact", frozen_norm=False, trained_from=0)
+    job = Segmentation("SFC", config, MACHINE, train, truth, "crf", folder, {"masks": "crf"}, backbone)
+    return replace(job, **options)
+
+
+def short(config: SegmentConfig = CONFIG) -> SegmentConfig:
+    return replace(config, training=replace(config.training, epochs=1))
+
+
+@pytest.mark.parametrize("masks", ["pseudo", "truth"])
+def test_from_masks_to_scored_masks_of_other_images(tmp_path: Path, masks: str) -> None:
+    job, val = segmentation(tmp_path, replace(CONFIG, masks=masks)), halves(tmp_path / "images", "val", 5)
+    assert not has_predictions(job, "val")
+    segment(make_fabric(MACHINE), job, val)
+    assert has_predictions(job, "val")
+    folder = job.predictions("val")
+    assert folder.parent.name == ("truth" if masks == "truth" else "crf")
+    for record in val.records:
+        with Image.open(mask_path(folder, record.id)) as image:
+            assert image.mode == "P"
+    score = evaluate_masks(val, folder, "segmenter", ["absent", "head"])
+    assert score.iou[0] > 80
+    assert score.iou[2] > 80
+
+
+def test_masks_that_are_there_stay_and_a_broken_image_stops_no_other(tmp_path: Path) -> None:
+    job, val = segmentation(tmp_path, short()), halves(tmp_path / "images", "val", 4)
+    val.records[1].image.write_bytes(b"no picture")
+    with pytest.raises(SFCError, match=r"val/1\.png: not a readable .* the masks of all other images are in"):
+        segment(make_fabric(MACHINE), job, val)
+    paths = [mask_path(job.predictions("val"), record.id) for record in val.records]
+    assert [path.exists() for path in paths] == [True, False, True, True]
+    before = paths[0].stat().st_mtime_ns
+    segment(make_fabric(MACHINE), job, halves(tmp_path / "images", "val", 4))
+    assert paths[1].exists()
+    assert paths[0].stat().st_mtime_ns == before
+
+
+def test_masks_of_another_segmenter_are_refused(tmp_path: Path) -> None:
+    job, val = segmentation(tmp_path, short()), halves(tmp_path / "images", "val", 1)
+    segment(make_fabric(MACHINE), job, val)
+    (job.folder.segmenter("crf") / "checkpoint.pt").unlink()
+    other = replace(job, config=replace(short(), bias_factor=1.0))
+    with pytest.raises(ConfigError, match="segmenter was"):
+        segment(make_fabric(MACHINE), other, val)
+    with pytest.raises(ConfigError, match="segmenter was"):
+        has_predictions(other, "val")
+
+
+def test_without_validation_images_it_only_trains(tmp_path: Path) -> None:
+    job = segmentation(tmp_path, short())
+    segment(make_fabric(MACHINE), job, None)
+    assert (job.folder.segmenter("crf") / "checkpoint.pt").exists()
+    assert not has_predictions(job, "val")
+
+
+def test_missing_masks_are_counted_before_anything_is_trained(tmp_path: Path) -> None:
+    job = segmentation(tmp_path, short())
+    for index in (5, 6):
+        mask_path(job.folder.masks("crf"), f"train/{index}").unlink()
+    with pytest.raises(DataError, match=r"train/5\.png: no such file; 2 of 8 training images have no pseudo mask: run"):
+        segment(make_fabric(MACHINE), job, None)
+    assert not job.folder.segmenter("crf").exists()
+
+
+def test_ground_truth_where_there_is_none(tmp_path: Path) -> None:
+    job = segmentation(tmp_path, replace(short(), masks="truth"), truth=None)
+    with pytest.raises(ConfigError, match=r"segment\.masks is 'truth', but no training image has a mask"):
+        segment(make_fabric(MACHINE), job, None)
+
+
+class Brightness(nn.Module):
+    """Logits on a grid of stride 4 that only depend on the pixels of a cell, and on its place."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        cells = nn.functional.avg_pool2d(image.mean(dim=1, keepdim=True), 4, ceil_mode=True)
+        place = torch.linspace(0, 1, cells.shape[3]).expand_as(cells)
+        return torch.cat([cells, place, -cells], dim=1)
+
+
+def test_probabilities_are_the_mean_over_image_and_mirror(tmp_path: Path) -> None:
+    image = torch.randn(3, 22, 31, generator=torch.Generator().manual_seed(0))
+    net = Brightness()
+    found = predict_probabilities(net, image)
+    sides = []
+    for mirror in (False, True):
+        x = image.flip(-1) if mirror else image
+        logits = nn.functional.interpolate(net(x[None]), size=(22, 31), mode="bilinear", align_corners=False)
+        probability = logits.softmax(dim=1)[0]
+        sides.append(probability.flip(-1) if mirror else probability)
+    torch.testing.assert_close(found, (sides[0] + sides[1]) / 2)
+    torch.testing.assert_close(found.sum(dim=0), torch.ones(22, 31))
+    torch.testing.assert_close(predict_probabilities(net, image.flip(-1)), found.flip(-1))
+
+
+def test_predictions_keep_the_size_of_the_image(tmp_path: Path) -> None:
+    job, val = segmentation(tmp_path, short()), halves(tmp_path / "images", "val", 3)
+    segment(make_fabric(MACHINE), job, val)
+    for record in val.records:
+        mask = read_mask(mask_path(job.predictions("val"), record.id), 2)
+        with Image.open(record.image) as image:
+            assert mask.shape == (image.height, image.width)
