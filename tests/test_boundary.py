@@ -133,6 +133,7 @@ def test_a_perfect_prediction_scores_one_whatever_lies_under_255(seed: int, clas
     counts = counted(classes, (np.where(unknown, 255, truth), np.where(unknown, elsewhere, truth)))
     for score in (counts.iou(), counts.f_score()):
         assert (score[~np.isnan(score)] == 1).all()
+    assert (counts.regions[1] <= np.bincount(truth[~unknown], minlength=classes)).all()
     present = np.isin(np.arange(classes), truth[~unknown])
     assert np.isnan(counts.iou()[~present]).all()
     assert np.isnan(counts.f_score()[~present]).all()

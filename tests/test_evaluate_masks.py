@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sfc.boundary import BoundaryCounts
 from sfc.data.images import mask_path, write_mask
 from sfc.data.records import DataSet, Record
 from sfc.errors import DataError, SFCError
 from sfc.evaluate_masks import evaluate_masks
+from sfc.scores import Scores, read_scores, write_scores
 
 CLASSES = ("car", "cat", "bus")
 GROUPS = ["head", "medium", "tail"]
@@ -66,6 +68,36 @@ def test_scores_are_those_of_plain_loops(tmp_path: Path, undecided: bool) -> Non
     assert score.groups == pytest.approx({"head": iou[1], "medium": iou[2], "tail": iou[3]})
     assert score.under_activation["tail"] == 100
     assert score.undecided == pytest.approx(100 * left_open / known if undecided else 0)
+
+
+@pytest.mark.parametrize("undecided", [True, False])
+def test_contours_are_scored_where_pixels_are(tmp_path: Path, undecided: bool) -> None:
+    dataset, pairs = make_split(tmp_path)
+    score = evaluate_masks(dataset, tmp_path, "masks", GROUPS, undecided=undecided)
+    counts = BoundaryCounts(4)
+    for truth, mask in pairs:
+        counts.update(np.where((mask == 255) & undecided, 255, truth), np.where(mask == 255, 0, mask))
+    assert score.class_boundary_iou == pytest.approx(100 * counts.iou())
+    assert score.class_boundary_f == pytest.approx(100 * counts.f_score())
+    assert score.boundary_iou == pytest.approx(100 * counts.iou().mean())
+    assert score.boundary_f == pytest.approx(100 * counts.f_score().mean())
+    assert score.class_boundary_f[3] == 0
+
+
+def test_boundary_scores_that_do_not_exist_survive_the_file(tmp_path: Path) -> None:
+    """All background: one class, and no contour anywhere."""
+    truth = np.zeros((8, 9), np.uint8)
+    dataset = DataSet("streets", "train", CLASSES, (Record("0", Path("0.jpg"), (), ArrayMask(truth)),))
+    write_mask(mask_path(tmp_path, "0"), truth)
+    score = evaluate_masks(dataset, tmp_path, "masks", GROUPS)
+    assert (score.boundary_iou, score.boundary_f) == (100, None)
+    assert score.class_boundary_iou == [100, None, None, None]
+    assert score.class_boundary_f == [None] * 4
+    entry = Scores("SFC", "streets", "train", 1, [], ["background", *CLASSES], GROUPS, {}, [], masks=[score])
+    write_scores(tmp_path / "scores.json", [entry])
+    (read,) = read_scores(tmp_path / "scores.json")
+    assert read.masks[0].class_boundary_iou == [100, None, None, None]
+    assert (read.masks[0].boundary_iou, read.masks[0].boundary_f) == (100, None)
 
 
 def test_the_number_of_shards_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

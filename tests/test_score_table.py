@@ -117,12 +117,24 @@ def mask(what: str, fixed: float, undecided: float = 0.0) -> MaskScore:
         under_activation=groups,
         pixel_accuracy=90.0,
         undecided=undecided,
+        boundary_iou=fixed - 20,
+        boundary_f=None if undecided else 48.94,
     )
 
 
 def test_masks_follow_the_maps_without_an_oracle(scores: Scores) -> None:
     refined = replace(scores, masks=[mask("relation labels", 63.21, 4.5), mask("random walk", 66.66)])
     text = printed(refined, width=80)
-    assert cells(text, "random walk")[:3] == ["random walk", "66.7", ""]
+    assert cells(text, "random walk", "")[:3] == ["random walk", "66.7", ""]
     assert "SFC: relation labels leave 4.5 % of the pixels open; those are not scored" in text
     assert "…" not in text
+
+
+def test_contours_of_masks_have_a_table_of_their_own(scores: Scores) -> None:
+    refined = replace(scores, masks=[mask("relation labels", 63.21, 4.5), mask("random walk", 66.66)])
+    text = printed(refined, scores, width=80)
+    assert cells(text, "SFC", "relation labels") == ["SFC", "relation labels", "63.2", "43.2", "–"]
+    assert cells(text, "random walk", "48.9") == ["random walk", "66.7", "46.7", "48.9"]
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "boundary" not in printed(scores)

@@ -145,17 +145,18 @@ def mask_score(what: str, matrix: ConfusionMatrix, class_groups: Sequence[str], 
     return MaskScore(
         what=what,
         fixed=float(100 * areas.mean_iou()),
-        iou=_listed(iou),
+        iou=listed(iou),
         groups=group_means(iou[1:], class_groups),
         over_activation=group_means(over[1:], class_groups),
         under_activation=group_means(under[1:], class_groups),
         pixel_accuracy=float(100 * areas.pixel_accuracy()),
         undecided=undecided,
-        class_over_activation=_listed(over),
-        class_over_on_background=_listed(100 * ratio(on_background, areas.truth)),
-        class_under_activation=_listed(under),
+        class_over_activation=listed(over),
+        class_over_on_background=listed(100 * ratio(on_background, areas.truth)),
+        class_under_activation=listed(under),
     )
 
 
-def _listed(values: np.ndarray) -> list[float | None]:
+def listed(values: np.ndarray) -> list[float | None]:
+    """Scores for JSON: None for those that do not exist."""
     return [None if np.isnan(value) else float(value) for value in values]

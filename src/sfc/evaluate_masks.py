@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from sfc.boundary import BoundaryCounts
 from sfc.data.images import mask_path, read_mask
-from sfc.data.records import IGNORE, DataSet
+from sfc.data.records import IGNORE, DataSet, Record
 from sfc.errors import SFCError
-from sfc.evaluate import SHARDS, mask_score
-from sfc.metrics import ConfusionMatrix
+from sfc.evaluate import SHARDS, listed, mask_score
+from sfc.metrics import ConfusionMatrix, mean_of_present
 from sfc.refine.stage import Refinement, mask_folders
 from sfc.scores import MaskScore, Scores
 
@@ -67,24 +68,57 @@ def evaluate_masks(
     if not found:
         raise SFCError(f"{folder}: no masks of the {len(records)} images in {dataset.name} {dataset.split}")
 
-    def count(shard: int) -> tuple[ConfusionMatrix, int, int]:
-        matrix, open_pixels, pixels = ConfusionMatrix(num_classes), 0, 0
+    def count(shard: int) -> _Counts:
+        counts = _Counts(ConfusionMatrix(num_classes), BoundaryCounts(num_classes))
         for record in found[shard::SHARDS]:
-            assert record.mask is not None
-            truth = record.mask.load()
-            mask = read_mask(mask_path(folder, record.id), num_classes - 1, (truth.shape[0], truth.shape[1]))
-            is_open = (mask == IGNORE) & (truth != IGNORE)
-            open_pixels += int(is_open.sum())
-            pixels += int((truth != IGNORE).sum())
-            # An open pixel counts as background, or its truth is left out.
-            matrix.update(np.where(is_open & undecided, IGNORE, truth), np.where(mask == IGNORE, 0, mask))
-        return matrix, open_pixels, pixels
+            counts.update(record, folder, undecided)
+        return counts
 
     with ThreadPoolExecutor(SHARDS) as pool:
-        (total, open_pixels, pixels), *others = pool.map(count, range(min(SHARDS, len(found))))
-    for matrix, more_open, more in others:
-        total.merge(matrix)
-        open_pixels, pixels = open_pixels + more_open, pixels + more
-    if not total.counts.any():
+        total, *others = pool.map(count, range(min(SHARDS, len(found))))
+    for counts in others:
+        total.merge(counts)
+    if not total.matrix.counts.any():
         raise SFCError(f"{folder}: no pixel is both decided and known")
-    return mask_score(what, total, class_groups, 100 * open_pixels / pixels if undecided else 0.0)
+    return total.score(what, class_groups, undecided)
+
+
+@dataclass
+class _Counts:
+    """What the score of masks is made of."""
+
+    matrix: ConfusionMatrix
+    boundary: BoundaryCounts
+    open_pixels: int = 0
+    pixels: int = 0
+
+    def update(self, record: Record, folder: Path, undecided: bool) -> None:
+        assert record.mask is not None
+        truth = record.mask.load()
+        path = mask_path(folder, record.id)
+        mask = read_mask(path, self.matrix.num_classes - 1, (truth.shape[0], truth.shape[1]))
+        is_open = (mask == IGNORE) & (truth != IGNORE)
+        self.open_pixels += int(is_open.sum())
+        self.pixels += int((truth != IGNORE).sum())
+        # An open pixel counts as background, or its truth is left out.
+        truth, mask = np.where(is_open & undecided, IGNORE, truth), np.where(mask == IGNORE, 0, mask)
+        self.matrix.update(truth, mask)
+        self.boundary.update(truth, mask)
+
+    def merge(self, other: _Counts) -> None:
+        self.matrix.merge(other.matrix)
+        self.boundary.merge(other.boundary)
+        self.open_pixels += other.open_pixels
+        self.pixels += other.pixels
+
+    def score(self, what: str, class_groups: Sequence[str], undecided: bool) -> MaskScore:
+        iou, f_score = 100 * self.boundary.iou(), 100 * self.boundary.f_score()
+        mean_iou, mean_f = listed(np.array([mean_of_present(iou), mean_of_present(f_score)]))
+        share = 100 * self.open_pixels / self.pixels if undecided else 0.0
+        return replace(
+            mask_score(what, self.matrix, class_groups, share),
+            boundary_iou=mean_iou,
+            boundary_f=mean_f,
+            class_boundary_iou=listed(iou),
+            class_boundary_f=listed(f_score),
+        )

@@ -19,6 +19,8 @@ def print_scores(scores: Sequence[Scores], console: Console | None = None) -> No
         entries = [entry for entry in scores if entry.split == split]
         _print_heading(console, entries)
         console.print(_summary(entries))
+        if any(entry.masks for entry in entries):
+            console.print(_contours(entries))
         console.print(_by_class(entries))
         for entry in entries:
             for masks in entry.masks:
@@ -63,6 +65,26 @@ def _summary(entries: Sequence[Scores]) -> Table:
                 *(_slashed(group) for group in (score.groups, score.over_activation, score.under_activation)),
                 style="bold" if score is best else "",
                 end_section=score is rows[-1],
+            )
+    return table
+
+
+def _contours(entries: Sequence[Scores]) -> Table:
+    table = Table(
+        caption="masks along their contours, in percent, means over classes: IoU of the pixels within 2 % of the image "
+        "diagonal of a class's contour (boundary IoU), and of contour pixels the share that meets its counterpart "
+        "within 0.75 % (boundary F)"
+    )
+    for name in ("", "masks", "mIoU", "boundary IoU", "boundary F"):
+        table.add_column(name, justify="left" if name in ("", "masks") else "right", no_wrap=True)
+    for entry in entries:
+        for score in entry.masks:
+            table.add_row(
+                escape(entry.run) if score is entry.masks[0] else "",
+                score.what,
+                f"{score.fixed:.1f}",
+                *("–" if value is None else f"{value:.1f}" for value in (score.boundary_iou, score.boundary_f)),
+                end_section=score is entry.masks[-1],
             )
     return table
 

@@ -28,6 +28,10 @@ class MaskScore:
         class_over_activation: percent per class, background first; None without true area.
         class_over_on_background: the part of it that lies on background; the rest lies on other classes.
         class_under_activation: percent per class.
+        boundary_iou: mean boundary IoU in percent over the classes that have it; None where it was not taken (maps).
+        boundary_f: mean boundary F-score in percent, likewise; None also where there is no contour at all.
+        class_boundary_iou: percent per class, background first; None for a class in neither truth nor prediction.
+        class_boundary_f: percent per class; None without contour in truth and prediction.
     """
 
     what: str
@@ -41,6 +45,10 @@ class MaskScore:
     class_over_activation: list[float | None] = field(default_factory=list)
     class_over_on_background: list[float | None] = field(default_factory=list)
     class_under_activation: list[float | None] = field(default_factory=list)
+    boundary_iou: float | None = None
+    boundary_f: float | None = None
+    class_boundary_iou: list[float | None] = field(default_factory=list)
+    class_boundary_f: list[float | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

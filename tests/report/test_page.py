@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -16,7 +17,7 @@ from sfc.data.records import DataSet, Record
 from sfc.evaluate import evaluate_cams
 from sfc.localize.store import cam_path, save_cams
 from sfc.report import Source, write_report
-from sfc.scores import Scores
+from sfc.scores import MaskScore, Scores
 
 CLASSES = ("car & van", "<tree>", "$5 note$", "自転車", "bus_stop")
 COUNTS = np.array([40, 20, 9, 3, 0])
@@ -103,6 +104,28 @@ def test_page_and_pictures(tmp_path: Path, run: tuple[DataSet, list[Scores], lis
         assert f"<b>{entry.best().fixed:.1f}</b> mIoU with {entry.best().what}" in page
         for score in entry.scores:
             assert f"{score.oracle:.1f} at {score.oracle_background_score:.2f}" in page
+
+
+def test_masks_have_boundary_scores_and_maps_have_none(
+    tmp_path: Path, run: tuple[DataSet, list[Scores], list[Source]]
+) -> None:
+    dataset, scores, sources = run
+    maps = scores[0].scores[0]
+    masks = MaskScore(
+        what="random walk",
+        fixed=50.0,
+        iou=maps.iou,
+        groups=maps.groups,
+        over_activation=maps.over_activation,
+        under_activation=maps.under_activation,
+        pixel_accuracy=60.0,
+        boundary_iou=61.23,
+    )
+    refined = [replace(scores[0], masks=[masks]), *scores[1:]]
+    page = write_report(tmp_path / "report", "SFC", refined, dataset, COUNTS, sources).read_text(encoding="utf-8")
+    (row,) = re.findall(r"<tr[^>]*>(?:(?!</tr>).)*random walk.*?</tr>", page, re.DOTALL)
+    assert '<td class="first">61.2</td><td>–</td>' in row
+    assert page.count('<td class="first"></td><td></td>') == sum(len(entry.scores) for entry in scores)
 
 
 def test_same_data_same_page(tmp_path: Path, run: tuple[DataSet, list[Scores], list[Source]]) -> None:
