@@ -147,9 +147,23 @@ def _near_contour(labels: NDArray[np.uint8], distance: int) -> NDArray[np.bool_]
 
     For each class, this is what its erosion by that square takes away.
     """
+    height, width = labels.shape
+    padded: NDArray[np.uint8] = np.full((height + 2 * distance, width + 2 * distance), IGNORE, dtype=np.uint8)
+    padded[distance:-distance, distance:-distance] = labels
     size = 2 * distance + 1
-    highest = ndimage.maximum_filter(labels, size, mode="constant", cval=IGNORE)
-    return np.asarray(highest != ndimage.minimum_filter(labels, size, mode="constant", cval=IGNORE))
+    return np.asarray(_over_squares(np.maximum, padded, size) != _over_squares(np.minimum, padded, size))
+
+
+def _over_squares(extreme: np.ufunc, values: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """[H - size + 1, W - size + 1]: the extreme value of every square, from windows that double until they fit."""
+    for _ in range(2):
+        length = 1
+        while length < size:
+            step = min(length, size - length)
+            values = extreme(values[step:], values[:-step])
+            length += step
+        values = values.T
+    return values
 
 
 def _contour(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
