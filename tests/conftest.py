@@ -151,6 +151,11 @@ refine:
     radius: 4
     input: {{crop: 48}}
     training: {{optimiser: adamw, learning_rate: 0.002, head_factor: 1, batch: 4, epochs: 1, checkpoint_every: 2}}
+segment:
+  network: {{backbone: classifier, frozen_norm: false, atrous_rates: [1, 2]}}
+  input: {{crop: 48}}
+  scales: [1.0]
+  training: {{optimiser: adamw, learning_rate: 0.002, head_factor: 1, batch: 4, epochs: 2, checkpoint_every: 2}}
 machine: {{accelerator: cpu, workers: 0, threads: 1}}
 """
 
@@ -162,5 +167,5 @@ def squares_run(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from sfc.settings import load_config
 
     folder = tmp_path_factory.mktemp("finished") / "run"
-    run(load_config([recipe]), folder, ("classify", "localize", "refine", "evaluate"))
+    run(load_config([recipe]), folder, ("classify", "localize", "refine", "segment", "evaluate"))
     return folder

@@ -106,7 +106,7 @@ def test_help_needs_no_heavy_library() -> None:
     found, _, seconds = done.stderr.strip().rpartition(" ")
     assert found == "[]"
     assert float(seconds) < 2
-    for name in ("demo", "run", "classify", "localize", "evaluate", "report", "check", "prepare"):
+    for name in ("demo", "run", "classify", "localize", "segment", "evaluate", "report", "check", "prepare"):
         assert f"\n    {name} " in done.stdout
 
 
@@ -447,9 +447,10 @@ def test_negatives_and_classes_without_images_are_allowed(call, data: Path, fini
 
 def test_the_demo_is_the_packaged_recipe_with_its_seed(call, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr("sfc.pipeline.run", lambda config, folder: seen.append((config, folder)) or [])
+    monkeypatch.setattr("sfc.pipeline.run", lambda *given: seen.append(given) or [])
     assert call("demo", "--seed", "7").code == 0
-    ((config, folder),) = seen
+    ((config, folder, stages),) = seen
+    assert stages == ["classify", "localize", "refine", "evaluate", "report"]
     assert folder == Path("runs/demo")
     assert (config.data.format, config.data.synthetic_seed, config.classify.training.seed) == ("synthetic", 7, 7)
     assert config.baseline

@@ -79,7 +79,10 @@ def test_the_folder_is_as_documented(squares_run: Path, config: RunConfig) -> No
     val = {f"cams/val/val/{index}.cam" for index in range(6)}
     each = {"classify/checkpoint.pt", "classify/log.csv", "cams/train/cams.json", "cams/val/cams.json", "scores.json"}
     masks = {"masks/crf/masks.json", *(f"masks/crf/train/{index}.png" for index in range(12))}
-    expected = {f"{variant}/{path}" for variant in ("plain", "sfc") for path in each | train | val | masks}
+    segmenter = {"segmenter/crf/checkpoint.pt", "segmenter/crf/log.csv"}
+    segmenter |= {f"predictions/crf/val/{name}" for name in ("masks.json", *(f"val/{index}.png" for index in range(6)))}
+    paths = each | train | val | masks | segmenter
+    expected = {f"{variant}/{path}" for variant in ("plain", "sfc") for path in paths}
     assert found == expected | {"config.yaml", "manifest.json"}
     assert load_config([squares_run / "config.yaml"]) == config
     manifest = json.loads((squares_run / "manifest.json").read_text())
@@ -308,6 +311,7 @@ def test_the_synthetic_set_through_every_stage(tmp_path: Path) -> None:
         "--classify.training.epochs=1",
         "--classify.training.batch=8",
         "--localize.scales=[1.0]",
+        "--segment.training.epochs=1",
         "--machine.workers=0",
         "--machine.threads=1",
         "--machine.accelerator=cpu",
@@ -316,6 +320,9 @@ def test_the_synthetic_set_through_every_stage(tmp_path: Path) -> None:
     assert [(entry.split, len(entry.classes)) for entry in scores] == [("train", 10), ("val", 10)]
     rows = len((RunFolder(tmp_path).synthetic_data / "train.csv").read_text().splitlines()) - 1
     assert scores[0].images == rows == len(contents(tmp_path / "sfc/cams/train", ".cam"))
+    assert [masks.what for masks in scores[1].masks] == ["segmenter on irn+crf"]
+    val = (RunFolder(tmp_path).synthetic_data / "val.csv").read_text().splitlines()[1:]
+    assert len(contents(tmp_path / "sfc/predictions/irn+crf/val", ".png")) == len(val)
     assert (tmp_path / "report" / "index.html").is_file()
     with Image.open(next((tmp_path / "report").glob("*.png"))) as picture:
         assert np.asarray(picture).std() > 0

@@ -26,6 +26,7 @@ STAGE_HELP = {
     "classify": "train the classifier of a run",
     "localize": "make the CAMs of a run",
     "refine": "turn the CAMs of a run into pseudo masks",
+    "segment": "train a segmenter on the masks of a run, and write its masks of the validation images",
     "evaluate": "score the CAMs and masks of a run",
     "report": "draw the page and pictures of a run from its saved scores",
 }
@@ -124,13 +125,14 @@ def _stage(stage: str, parser: ArgumentParser, parsed: Namespace) -> int:
 
 
 def _demo(_: ArgumentParser, parsed: Namespace) -> int:
-    from sfc.pipeline import run
+    from sfc.pipeline import STAGES, run
 
     seeds = [f"--data.synthetic_seed={parsed.seed}", f"--classify.training.seed={parsed.seed}"]
-    # CAMs are judged on the training images; those of the validation images would only take time.
+    # CAMs are judged on the training images; those of the validation images would only take time. They are also what
+    # a segmenter is judged on.
     config = load_config([RECIPES / "synthetic.yaml"], [*seeds, "--data.val="])
     folder = Path(parsed.run)
-    return _print_run(run(config, folder), folder)
+    return _print_run(run(config, folder, [stage for stage in STAGES if stage != "segment"]), folder)
 
 
 def _print_run(scores: list[Scores], folder: Path) -> int:
@@ -142,8 +144,8 @@ def _print_run(scores: list[Scores], folder: Path) -> int:
     if page.exists():
         print(f"\nPage and pictures: {page}")
     for variant in (RunFolder(folder).variant(name) for name in ("plain", "sfc")):
-        for what in ("cams", "masks"):
-            for made in sorted((variant.root / what).glob("*")):
+        for what, pattern in (("cams", "*"), ("masks", "*"), ("predictions", "*/*")):
+            for made in sorted((variant.root / what).glob(pattern)):
                 print(f"{what}: {made}")
     return 0
 

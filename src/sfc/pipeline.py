@@ -1,17 +1,18 @@
-"""The stages in order: data, then for each variant classify, localize, evaluate; then the report."""
+"""The stages in order: data, then for each variant classify to evaluate; then the report."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfc.config import RunConfig, plain_cam
 from sfc.errors import SFCError
 from sfc.run_folder import RunFolder, VariantFolder, file_hash, versions, write_json
+from sfc.same_run import require_same_run
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from sfc.refine.stage import Refinement
     from sfc.report import Source
     from sfc.scores import Scores
+    from sfc.segment.stage import Segmentation
 
-STAGES = ("classify", "localize", "refine", "evaluate", "report")
+STAGES = ("classify", "localize", "refine", "segment", "evaluate", "report")
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def run(config: RunConfig, root: Path, stages: Sequence[str] = STAGES) -> list[S
     from sfc.training import make_fabric
 
     # The hub client retries for most of a minute where there is no network; local files need no hub.
-    if not config.classify.network.pretrained or config.classify.network.weights:
+    if not _needs_hub(config):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     folder = RunFolder(root)
     require_same_run(config, folder)
@@ -118,6 +120,13 @@ def run(config: RunConfig, root: Path, stages: Sequence[str] = STAGES) -> list[S
         if fabric.world_size > 1 and ("closed by peer" in str(error) or "reset by peer" in str(error)):
             raise SFCError("another process of this run stopped; its own message says why") from error
         raise
+
+
+def _needs_hub(config: RunConfig) -> bool:
+    """Whether some network may start from weights that are on the hub."""
+    networks = (config.classify.network, config.refine.relation, config.segment.network)
+    own = ("compact", "classifier")
+    return any(each.pretrained and not each.weights and each.backbone not in own for each in networks)
 
 
 def _run_stages(fabric: Fabric, config: RunConfig, folder: RunFolder, stages: Sequence[str]) -> list[Scores]:
@@ -135,6 +144,8 @@ def _run_stages(fabric: Fabric, config: RunConfig, folder: RunFolder, stages: Se
             _localize(fabric, variant, data)
         if "refine" in stages:
             _refine(fabric, variant, data)
+        if "segment" in stages:
+            _segment(fabric, variant, data)
         fabric.barrier()
         if "evaluate" in stages and fabric.is_global_zero:
             scores.extend(_evaluate(variant, data))
@@ -142,44 +153,6 @@ def _run_stages(fabric: Fabric, config: RunConfig, folder: RunFolder, stages: Se
         _report(config, folder, data)
     fabric.barrier()
     return scores
-
-
-def require_same_run(config: RunConfig, folder: RunFolder) -> None:
-    """Refuses settings other than those of the work in a run folder, before anything in it is touched.
-
-    Each stage checks its own input too; this comes before the synthetic set or the saved settings are replaced.
-
-    Raises:
-        ConfigError: names every setting that differs.
-    """
-    from sfc.settings import plain_values, read_plain, require_same
-
-    roots = [folder.variant(name) for name in ("plain", "sfc")]
-    sections = ["data", "classify"] if any((root.classify / "checkpoint.pt").exists() for root in roots) else []
-    if any((root.cams(split) / "cams.json").exists() for root in roots for split in ("train", "val")):
-        sections.append("localize")
-    if sections and folder.config.is_file():
-        old, new = (_binding(values, sections) for values in (read_plain(folder.config), plain_values(asdict(config))))
-        require_same(folder.config, old, new)
-
-
-FREE = {
-    "data": ("root", "val", "train_masks", "head_share", "tail_share"),
-    "classify.training": ("checkpoint_every", "picture_every"),
-}
-"""Settings that may change within a run: a data set may move, and be scored in other ways."""
-
-
-def _binding(settings: Mapping[str, Any], sections: Sequence[str]) -> dict[str, Any]:
-    """The settings of some sections that may not change within a run."""
-
-    def kept(name: str, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        free = FREE.get(name, ())
-        return {key: kept(f"{name}.{key}", value) for key, value in values.items() if key not in free}
-
-    return {name: kept(name, settings.get(name)) for name in sections}
 
 
 def _write_settings(config: RunConfig, folder: RunFolder) -> None:
@@ -230,6 +203,37 @@ def _refine(fabric: Fabric, variant: Variant, data: Data) -> None:
     refine(fabric, job)
 
 
+def _segmentation(variant: Variant, data: Data, refinement: Refinement) -> Segmentation:
+    """What the segmenter of a variant works with."""
+    from sfc.segment.networks import FROM_CLASSIFIER
+    from sfc.segment.stage import Segmentation
+
+    config, folder, method = variant.config, variant.folder, variant.config.refine.method
+    origin: dict[str, Any] = {"masks": refinement.origin(method) if config.segment.masks == "pseudo" else "truth"}
+    if config.segment.network.backbone == FROM_CLASSIFIER:
+        origin["classifier"] = file_hash(folder.classify / "checkpoint.pt")
+    return Segmentation(
+        config.name,
+        config.segment,
+        config.machine,
+        data.train,
+        data.scoring,
+        method,
+        folder,
+        origin,
+        refinement.classifier,
+    )
+
+
+def _segment(fabric: Fabric, variant: Variant, data: Data) -> None:
+    from sfc.refine.stage import mask_folders
+    from sfc.segment.stage import segment
+
+    refinement, _ = _refinement(variant, data)
+    mask_folders(refinement)  # refuses masks made from something else
+    segment(fabric, _segmentation(variant, data, refinement), data.val)
+
+
 def _evaluate(variant: Variant, data: Data) -> list[Scores]:
     from sfc.data.groups import class_groups
     from sfc.evaluate import evaluate_cams
@@ -261,9 +265,22 @@ def _evaluate(variant: Variant, data: Data) -> list[Scores]:
         )
         if split == "train":
             entry = evaluate_refinement(entry, dataset, job)
+        else:
+            entry = _evaluate_segmenter(entry, dataset, _segmentation(variant, data, job))
         scores.append(entry)
     write_scores(variant.folder.scores, scores)
     return scores
+
+
+def _evaluate_segmenter(entry: Scores, dataset: DataSet, job: Segmentation) -> Scores:
+    """The scores of the CAMs, with that of the segmenter's masks if it has written any."""
+    from sfc.evaluate_masks import evaluate_masks
+    from sfc.segment.stage import has_predictions
+
+    if not has_predictions(job, "val"):
+        return entry
+    masks = evaluate_masks(dataset, job.predictions("val"), f"segmenter on {job.source}", entry.class_groups)
+    return replace(entry, masks=[masks])
 
 
 def _report(config: RunConfig, folder: RunFolder, data: Data) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +19,11 @@ from sfc.data.images import PngMask, mask_path, read_mask, write_mask
 from sfc.data.records import DataSet, Record
 from sfc.errors import ConfigError, DataError, SFCError
 from sfc.evaluate_masks import evaluate_masks
+from sfc.pipeline import run
 from sfc.run_folder import VariantFolder
 from sfc.segment.predict import predict_probabilities
 from sfc.segment.stage import Segmentation, has_predictions, segment
+from sfc.settings import load_config
 from sfc.training import make_fabric
 
 MACHINE = MachineConfig(accelerator="cpu", workers=0, threads=1)
@@ -160,3 +164,46 @@ def test_predictions_keep_the_size_of_the_image(tmp_path: Path) -> None:
         mask = read_mask(mask_path(job.predictions("val"), record.id), 2)
         with Image.open(record.image) as image:
             assert mask.shape == (image.height, image.width)
+
+
+def test_a_run_gets_a_segmenter_and_its_score(squares_run: Path, recipe: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(squares_run, tmp_path / "run"))
+    config = replace(load_config([recipe]), baseline=False)
+    train, val = run(config, folder, ("segment", "evaluate"))
+    assert [masks.what for masks in train.masks] == ["CRF of W + 0.7 P", "relation labels"]
+    assert [masks.what for masks in val.masks] == ["segmenter on crf"]
+    made = sorted((folder / "sfc" / "predictions" / "crf" / "val").rglob("*.png"))
+    assert len(made) == 6
+    before = [path.stat().st_mtime_ns for path in (*made, folder / "sfc" / "segmenter" / "crf" / "checkpoint.pt")]
+    assert run(config, folder, ("segment", "evaluate"))[1].masks == val.masks
+    after = [path.stat().st_mtime_ns for path in (*made, folder / "sfc" / "segmenter" / "crf" / "checkpoint.pt")]
+    assert before == after
+    # The upper bound lies beside it, and each is scored where the settings name it.
+    truth = replace(config, segment=replace(config.segment, masks="truth"))
+    assert [masks.what for masks in run(truth, folder, ("segment", "evaluate"))[1].masks] == ["segmenter on truth"]
+    changed = replace(config, segment=replace(config.segment, bias_factor=3.0))
+    with pytest.raises(ConfigError, match=r"segment\.bias_factor was 20\.0 and is 3\.0"):
+        run(changed, folder, ("segment",))
+
+
+def test_masks_of_other_settings_are_not_learnt_from(squares_run: Path, recipe: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(squares_run, tmp_path / "run"))
+    config = replace(load_config([recipe]), baseline=False)
+    other = replace(config, refine=replace(config.refine, crf=replace(config.refine.crf, iterations=3)))
+    with pytest.raises(
+        ConfigError, match=r"masks\.json was begun with other settings: crf\.iterations was 10 and is 3"
+    ):
+        run(other, folder, ("segment",))
+    none = replace(config, refine=replace(config.refine, method="irn"))
+    with pytest.raises(DataError, match=r"12 of 12 training images have no pseudo mask: run `sfc refine` first"):
+        run(none, folder, ("segment",))
+    assert not (folder / "sfc" / "segmenter" / "irn").exists()
+
+
+@pytest.mark.parametrize(("backbone", "asked"), [("classifier", "1"), ("resnet101", None)])
+def test_a_run_asks_the_hub_only_where_it_needs_it(
+    backbone: str, asked: str | None, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    run(load_config([recipe], [f"--segment.network.backbone={backbone}"]), tmp_path, ())
+    assert os.environ.pop("HF_HUB_OFFLINE", None) == asked
