@@ -36,13 +36,13 @@ def evaluate_refinement(entry: Scores, dataset: DataSet, job: Refinement) -> Sco
 
 def _rows(method: str, job: Refinement) -> list[tuple[str, bool]]:
     """What to call a method's masks, and whether pixels that they leave open stay out of the score."""
-    seeds = f"W + {job.config.seeds.fusion_lambda:g} P"
+    seeds = f"W + {job.config.seeds.fusion_lambda:g} P".replace("+ 1 P", "+ P")
     return {
         "none": [(f"argmax of {seeds}", False)],
         # Where relation labels are open, the CRF's own answer was background.
         "crf": [(f"CRF of {seeds}", False), ("relation labels", True)],
-        "irn": [("random walk", False)],
-        "irn+crf": [("random walk, CRF", False)],
+        "irn": [("walk", False)],
+        "irn+crf": [("walk, CRF", False)],
     }[method]
 
 

@@ -52,7 +52,7 @@ def _summary(entries: Sequence[Scores]) -> Table:
         "negatives, both in percent of the true area) of head / medium / tail classes at the fixed rule"
     )
     for name in ("", "map or masks", "fixed", "oracle", "h/m/t IoU", "over", "under"):
-        table.add_column(name, justify="left" if name in ("", "map or masks") else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name in ("", "map or masks") else "right", no_wrap=name != "")
     for entry in entries:
         best = entry.best()
         rows: list[MaskScore] = [*entry.scores, *entry.masks]

@@ -96,8 +96,8 @@ def test_one_table_scores_every_step(refined: Path, recipe: Path) -> None:
         "argmax of W + 0.7 P",
         "CRF of W + 0.7 P",
         "relation labels",
-        "random walk",
-        "random walk, CRF",
+        "walk",
+        "walk, CRF",
     ]
     assert [score.undecided > 0 for score in entry.masks] == [False, False, True, False, False]
     assert all(0 <= score.fixed <= 100 for score in entry.masks)
