@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from measure import Figure, begin, finish, in_fresh_process, interleaved, memory_bytes
-from sfc.config import CRFConfig
+from sfc.config import LabelCRFConfig
 from sfc.data.images import read_image, write_mask
 from sfc.localize.store import load_cams, save_cams
 from sfc.refine.crf import dense_crf
@@ -152,7 +152,7 @@ def projection(rounds: int) -> list[Figure]:
         def work(index: int) -> None:
             found, weight, prototype = load_cams(folder / "image.cam")
             fused = fused_cam(weight, prototype, 0.7)
-            mask = relation_labels(read_image(folder / "image.jpg"), found, fused, 0.5, CRFConfig())
+            mask = relation_labels(read_image(folder / "image.jpg"), found, fused, 0.5, LabelCRFConfig())
             write_mask(folder / f"{index}.png", mask)
 
         def batch() -> None:

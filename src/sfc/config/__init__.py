@@ -10,7 +10,9 @@ from sfc.config.classify import ClassifyConfig as ClassifyConfig
 from sfc.config.classify import LocalizeConfig as LocalizeConfig
 from sfc.config.classify import LossConfig as LossConfig
 from sfc.config.classify import NetworkConfig as NetworkConfig
+from sfc.config.predict import PredictConfig as PredictConfig
 from sfc.config.refine import CRFConfig as CRFConfig
+from sfc.config.refine import LabelCRFConfig as LabelCRFConfig
 from sfc.config.refine import RefineConfig as RefineConfig
 from sfc.config.refine import RelationConfig as RelationConfig
 from sfc.config.refine import SeedConfig as SeedConfig

@@ -10,19 +10,28 @@ from sfc.config.training import MaskedInputConfig, TrainingConfig
 
 @dataclass(frozen=True)
 class CRFConfig:
-    """Dense CRF; see `sfc.dense_crf`. Published values.
+    """Dense CRF; see `sfc.dense_crf`. Published values for CAMs.
 
     Args:
-        gt_prob: probability that a given label is right.
         gaussian: standard deviation in pixels and compatibility of the smoothness term.
         bilateral: standard deviation in pixels, in grey levels, and compatibility of the appearance term.
         iterations: of mean field.
     """
 
-    gt_prob: float = 0.7
     gaussian: tuple[float, float] = (3.0, 3.0)
     bilateral: tuple[float, float, float] = (50.0, 5.0, 10.0)
     iterations: int = 10
+
+
+@dataclass(frozen=True)
+class LabelCRFConfig(CRFConfig):
+    """Dense CRF on a label map.
+
+    Args:
+        gt_prob: probability that a given label is right.
+    """
+
+    gt_prob: float = 0.7
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,6 @@ class RefineConfig:
 
     method: Literal["none", "crf", "irn", "irn+crf"] = "irn"
     seeds: SeedConfig = field(default_factory=SeedConfig)
-    crf: CRFConfig = field(default_factory=CRFConfig)
+    crf: LabelCRFConfig = field(default_factory=LabelCRFConfig)
     relation: RelationConfig = field(default_factory=RelationConfig)
     walk: WalkConfig = field(default_factory=WalkConfig)

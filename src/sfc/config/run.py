@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from sfc.config.classify import BankConfig, ClassifyConfig, LocalizeConfig
+from sfc.config.predict import PredictConfig
 from sfc.config.refine import RefineConfig
 from sfc.config.segment import SegmentConfig
 from sfc.config.training import MachineConfig
@@ -79,6 +80,7 @@ class RunConfig:
     localize: LocalizeConfig = field(default_factory=LocalizeConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     segment: SegmentConfig = field(default_factory=SegmentConfig)
+    predict: PredictConfig = field(default_factory=PredictConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
 

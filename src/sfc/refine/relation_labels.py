@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sfc.config import CRFConfig
+from sfc.config import LabelCRFConfig
 from sfc.data.records import IGNORE
 from sfc.refine.crf import DenseCRF
 
@@ -26,7 +26,7 @@ class LabelCRF:
         config: of the CRF.
     """
 
-    def __init__(self, image: NDArray[np.uint8], num_labels: int, config: CRFConfig) -> None:
+    def __init__(self, image: NDArray[np.uint8], num_labels: int, config: LabelCRFConfig) -> None:
         self._crf = DenseCRF(image, gaussian=config.gaussian, bilateral=config.bilateral)
         self._num_labels, self._config = num_labels, config
 
@@ -44,7 +44,7 @@ def relation_labels(
     keys: NDArray[np.int64],
     cam: NDArray[np.float32],
     uncertain_background: float,
-    crf: CRFConfig,
+    crf: LabelCRFConfig,
 ) -> NDArray[np.uint8]:
     """What the relation network learns from.
 

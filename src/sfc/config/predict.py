@@ -1,0 +1,35 @@
+"""Settings of prediction: masks of images by a trained segmenter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sfc.config.refine import CRFConfig
+
+Way = Literal["single", "single+crf", "multi", "multi+crf"]
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Masks by a trained segmenter, of validation images and of new photographs. Defaults: DeepLab-v2 as published.
+
+    Args:
+        scales: of the image, beside which nothing else is resized.
+        mirror: average with the mirror image's answer. The field's other protocol is scales 0.5, 0.75, 1, 1.25, 1.5,
+            with mirror, by `mean`.
+        pooling: how scales are joined: `maximum` of the logits, as in training, or `mean` of the probabilities.
+        crf: dense CRF on the probabilities.
+        ways: how validation images are predicted and scored, a row each: `single` is the image alone, as it is;
+            `multi` has the scales, mirror and pooling above; `+crf` puts the dense CRF behind it.
+        tile: images with more pixels than the square of this are predicted in overlapping tiles of at most this side.
+        overlap: pixels that neighbouring tiles share, and over which one fades into the other.
+    """
+
+    scales: tuple[float, ...] = (1.0, 0.75, 0.5)
+    mirror: bool = False
+    pooling: Literal["maximum", "mean"] = "maximum"
+    crf: CRFConfig = field(default_factory=lambda: CRFConfig(gaussian=(1.0, 3.0), bilateral=(67.0, 3.0, 4.0)))
+    ways: tuple[Way, ...] = ("single", "single+crf", "multi", "multi+crf")
+    tile: int = 1024
+    overlap: int = 128
