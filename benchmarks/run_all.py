@@ -15,7 +15,7 @@ from measure import Figure
 
 HERE = Path(__file__).parent
 HELPERS = {"measure.py", "yardstick.py", "run_all.py"}
-STUDIES = {"synthetic_study.py"}
+STUDIES = {"synthetic_study.py", "chain_study.py"}
 """Hours rather than minutes, and tables rather than bars: run them on their own."""
 
 

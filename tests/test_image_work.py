@@ -61,6 +61,6 @@ def test_any_other_error_stops_the_work(fabric: Fabric) -> None:
 
 def test_threads_are_shared_out_and_given_back() -> None:
     before = torch.get_num_threads()
-    with one_image_a_thread() as at_once:
+    with one_image_a_thread(100) as at_once:
         assert at_once * torch.get_num_threads() <= before
     assert torch.get_num_threads() == before

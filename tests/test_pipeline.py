@@ -80,7 +80,9 @@ def test_the_folder_is_as_documented(squares_run: Path, config: RunConfig) -> No
     each = {"classify/checkpoint.pt", "classify/log.csv", "cams/train/cams.json", "cams/val/cams.json", "scores.json"}
     masks = {"masks/crf/masks.json", *(f"masks/crf/train/{index}.png" for index in range(12))}
     segmenter = {"segmenter/crf/checkpoint.pt", "segmenter/crf/log.csv"}
-    segmenter |= {f"predictions/crf/val/{name}" for name in ("masks.json", *(f"val/{index}.png" for index in range(6)))}
+    predicted = ("masks.json", *(f"val/{index}.png" for index in range(6)))
+    ways = ("single", "single+crf", "multi", "multi+crf")
+    segmenter |= {f"predictions/crf/val/{way}/{name}" for way in ways for name in predicted}
     paths = each | train | val | masks | segmenter
     expected = {f"{variant}/{path}" for variant in ("plain", "sfc") for path in paths}
     assert found == expected | {"config.yaml", "manifest.json"}
@@ -320,9 +322,10 @@ def test_the_synthetic_set_through_every_stage(tmp_path: Path) -> None:
     assert [(entry.split, len(entry.classes)) for entry in scores] == [("train", 10), ("val", 10)]
     rows = len((RunFolder(tmp_path).synthetic_data / "train.csv").read_text().splitlines()) - 1
     assert scores[0].images == rows == len(contents(tmp_path / "sfc/cams/train", ".cam"))
-    assert [masks.what for masks in scores[1].masks] == ["segmenter on irn+crf"]
+    ways = ["single", "single+crf", "multi", "multi+crf"]
+    assert [masks.what for masks in scores[1].masks] == [f"irn+crf segmenter, {way}" for way in ways]
     val = (RunFolder(tmp_path).synthetic_data / "val.csv").read_text().splitlines()[1:]
-    assert len(contents(tmp_path / "sfc/predictions/irn+crf/val", ".png")) == len(val)
+    assert len(contents(tmp_path / "sfc/predictions/irn+crf/val", ".png")) == 4 * len(val)
     assert (tmp_path / "report" / "index.html").is_file()
     with Image.open(next((tmp_path / "report").glob("*.png"))) as picture:
         assert np.asarray(picture).std() > 0

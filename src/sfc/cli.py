@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from sfc.config import RunConfig
 from sfc.errors import SFCError
+from sfc.predict import command as predict
 from sfc.run_folder import RunFolder, write_json
 from sfc.settings import add_settings, load_config, parse, recipes, settings_of
 
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 
 RECIPES = Path(__file__).parent / "configs"
 """Recipes that come with the package."""
+
+SEEDS = (
+    "data.synthetic_seed",
+    "classify.training.seed",
+    "refine.relation.training.seed",
+    "segment.training.seed",
+)
+"""What `sfc demo --seed` sets."""
 
 STAGE_HELP = {
     "classify": "train the classifier of a run",
@@ -92,6 +101,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     child.add_argument("source", nargs="?", type=str, default="", help="data set folder or table; or use --config")
     child.add_argument("--json", type=str, default="", help="also write the findings to this file")
     add_settings(child)
+    predict.add_options(add("predict", predict.predict_command, predict.TEXT))
     _add_prepare(add("prepare", _prepare, "official archives to what the readers want"))
     return parser, commands
 
@@ -125,14 +135,11 @@ def _stage(stage: str, parser: ArgumentParser, parsed: Namespace) -> int:
 
 
 def _demo(_: ArgumentParser, parsed: Namespace) -> int:
-    from sfc.pipeline import STAGES, run
+    from sfc.pipeline import run
 
-    seeds = [f"--data.synthetic_seed={parsed.seed}", f"--classify.training.seed={parsed.seed}"]
-    # CAMs are judged on the training images; those of the validation images would only take time. They are also what
-    # a segmenter is judged on.
-    config = load_config([RECIPES / "synthetic.yaml"], [*seeds, "--data.val="])
+    seeds = [f"--{name}={parsed.seed}" for name in SEEDS]
     folder = Path(parsed.run)
-    return _print_run(run(config, folder, [stage for stage in STAGES if stage != "segment"]), folder)
+    return _print_run(run(load_config([RECIPES / "synthetic.yaml"], seeds), folder), folder)
 
 
 def _print_run(scores: list[Scores], folder: Path) -> int:

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
+from sfc.config import MachineConfig
 from sfc.data.records import Record
 from sfc.errors import DataError, SFCError
 from sfc.run_folder import write_json
@@ -23,13 +25,13 @@ MOST_AT_ONCE = 8
 
 
 @contextmanager
-def one_image_a_thread() -> Iterator[int]:
-    """Shares torch's CPU threads out among images; gives how many images to work on at once.
+def one_image_a_thread(images: int) -> Iterator[int]:
+    """Shares torch's CPU threads out among so many images; gives how many of them to work on at once.
 
     Threads on several images hardly wait for each other; threads inside one small image mostly do.
     """
     total = torch.get_num_threads()
-    at_once = min(total, MOST_AT_ONCE)
+    at_once = max(1, min(total, images, MOST_AT_ONCE))
     torch.set_num_threads(max(1, total // at_once))
     try:
         yield at_once
@@ -48,9 +50,16 @@ def claim(fabric: Fabric, note: Path, origin: Mapping[str, Any]) -> None:
     fabric.barrier()
 
 
-def unfinished(fabric: Fabric, records: Sequence[Record], path: Callable[[Record], Path]) -> list[Record]:
-    """The records whose file does not exist yet, the same ones on every process; every process calls this."""
-    todo = [record for record in records if not path(record).exists()]
+def on_device(fabric: Fabric, net: nn.Module, machine: MachineConfig) -> None:
+    """Moves a network to this process's device, in the memory layout of the settings."""
+    net.to(fabric.device)
+    if machine.channels_last:
+        net.to(memory_format=torch.channels_last)
+
+
+def unfinished(fabric: Fabric, records: Sequence[Record], finished: Callable[[Record], bool]) -> list[Record]:
+    """The records whose files do not exist yet, the same ones on every process; every process calls this."""
+    todo = [record for record in records if not finished(record)]
     # Nobody writes before everybody has looked.
     fabric.barrier()
     return todo
@@ -72,9 +81,9 @@ def work_through(
         SFCError: some images were at fault; all others are done.
     """
     share = iter(todo[fabric.global_rank :: fabric.world_size])
+    length = len(range(fabric.global_rank, len(todo), fabric.world_size))
     failures: list[DataError] = []
-    with progress_bar() as bar, one_image_a_thread() as at_once, ThreadPoolExecutor(at_once) as pool:
-        length = len(range(fabric.global_rank, len(todo), fabric.world_size))
+    with progress_bar() as bar, one_image_a_thread(length) as at_once, ThreadPoolExecutor(at_once) as pool:
         task = bar.add_task(title, total=length, note="", visible=fabric.is_global_zero and length > 0)
         # A short queue: an interruption should not have to wait for the whole list.
         pending: set[Future[None]] = {pool.submit(work, record) for record in islice(share, 2 * at_once)}

@@ -215,6 +215,7 @@ def _segmentation(variant: Variant, data: Data, refinement: Refinement) -> Segme
     return Segmentation(
         config.name,
         config.segment,
+        config.predict,
         config.machine,
         data.train,
         data.scoring,
@@ -273,14 +274,18 @@ def _evaluate(variant: Variant, data: Data) -> list[Scores]:
 
 
 def _evaluate_segmenter(entry: Scores, dataset: DataSet, job: Segmentation) -> Scores:
-    """The scores of the CAMs, with that of the segmenter's masks if it has written any."""
+    """The scores of the CAMs, with those of the segmenter's masks if it has written any, a row a way."""
     from sfc.evaluate_masks import evaluate_masks
-    from sfc.segment.stage import has_predictions
+    from sfc.segment.stage import predicted_ways
 
-    if not has_predictions(job, "val"):
+    ways = predicted_ways(job, "val")
+    if not ways:
         return entry
-    masks = evaluate_masks(dataset, job.predictions("val"), f"segmenter on {job.source}", entry.class_groups)
-    return replace(entry, masks=[masks])
+    masks = [
+        evaluate_masks(dataset, folder, f"{job.source} segmenter, {way}", entry.class_groups)
+        for way, folder in ways.items()
+    ]
+    return replace(entry, masks=masks, provenance={**entry.provenance, "segmenter": job.predict.in_words()})
 
 
 def _report(config: RunConfig, folder: RunFolder, data: Data) -> None:

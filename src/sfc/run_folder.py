@@ -97,9 +97,9 @@ class VariantFolder:
         """The segmenter trained on masks of a method, or on `truth`: checkpoint.pt, log.csv, TensorBoard events."""
         return self.root / "segmenter" / masks
 
-    def predictions(self, masks: str, split: str) -> Path:
-        """That segmenter's masks of a split, a palette PNG each."""
-        return self.root / "predictions" / masks / split
+    def predictions(self, masks: str, split: str, way: str) -> Path:
+        """That segmenter's masks of a split, predicted in one way (`PredictConfig.ways`), a palette PNG each."""
+        return self.root / "predictions" / masks / split / way
 
     @property
     def scores(self) -> Path:

@@ -305,7 +305,7 @@ def test_the_lossless_store_keeps_every_bit(net: SFCNetwork, data: DataSet, tmp_
     data = replace(data, records=data.records[:3])
     localize(net, data, tmp_path, replace(CONFIG, store="lossless"))
     for record in data.records:
-        with one_image_a_thread():  # as the stage does: the number of threads decides the last bits
+        with one_image_a_thread(12):  # as the stage does: the number of threads decides the last bits
             exact = infer_cams(net, read_image(record.image), label(record), CONFIG.scales)
         for kept, computed in zip(load_cams(cam_path(tmp_path, record.id)), exact, strict=True):
             assert kept.dtype == computed.dtype

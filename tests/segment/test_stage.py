@@ -9,20 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from sfc.backbone import Backbone
-from sfc.config import MachineConfig, MaskedInputConfig, SegmentConfig, SegmenterConfig, TrainingConfig
+from sfc.config import (
+    MachineConfig,
+    MaskedInputConfig,
+    PredictConfig,
+    SegmentConfig,
+    SegmenterConfig,
+    TrainingConfig,
+)
 from sfc.data.images import PngMask, mask_path, read_mask, write_mask
 from sfc.data.records import DataSet, Record
 from sfc.errors import ConfigError, DataError, SFCError
 from sfc.evaluate_masks import evaluate_masks
 from sfc.pipeline import run
 from sfc.run_folder import VariantFolder
-from sfc.segment.predict import predict_probabilities
-from sfc.segment.stage import Segmentation, has_predictions, segment
+from sfc.segment.stage import Segmentation, predicted_ways, segment
 from sfc.settings import load_config
 from sfc.training import make_fabric
 
@@ -36,6 +40,8 @@ CONFIG = SegmentConfig(
         optimiser="adamw", learning_rate=3e-3, head_factor=1.0, batch=4, epochs=30, seed=5, checkpoint_every=50
     ),
 )
+
+PREDICT = PredictConfig(scales=(1.0, 0.75), ways=("multi",))
 
 
 def halves(root: Path, split: str, count: int, masks: bool = True) -> DataSet:
@@ -63,7 +69,7 @@ def segmentation(root: Path, config: SegmentConfig = CONFIG, **options: object) 
     for record in truth.records:
         write_mask(mask_path(folder.masks("crf"), record.id), record.mask.load())
     backbone = Backbone("compact", frozen_norm=False, trained_from=0)
-    job = Segmentation("SFC", config, MACHINE, train, truth, "crf", folder, {"masks": "crf"}, backbone)
+    job = Segmentation("SFC", config, PREDICT, MACHINE, train, truth, "crf", folder, {"masks": "crf"}, backbone)
     return replace(job, **options)
 
 
@@ -74,11 +80,11 @@ def short(config: SegmentConfig = CONFIG) -> SegmentConfig:
 @pytest.mark.parametrize("masks", ["pseudo", "truth"])
 def test_from_masks_to_scored_masks_of_other_images(tmp_path: Path, masks: str) -> None:
     job, val = segmentation(tmp_path, replace(CONFIG, masks=masks)), halves(tmp_path / "images", "val", 5)
-    assert not has_predictions(job, "val")
+    assert predicted_ways(job, "val") == {}
     segment(make_fabric(MACHINE), job, val)
-    assert has_predictions(job, "val")
-    folder = job.predictions("val")
-    assert folder.parent.name == ("truth" if masks == "truth" else "crf")
+    folder = job.predictions("val")["multi"]
+    assert predicted_ways(job, "val") == {"multi": folder}
+    assert folder.parts[-3:] == ("truth" if masks == "truth" else "crf", "val", "multi")
     for record in val.records:
         with Image.open(mask_path(folder, record.id)) as image:
             assert image.mode == "P"
@@ -92,7 +98,7 @@ def test_masks_that_are_there_stay_and_a_broken_image_stops_no_other(tmp_path: P
     val.records[1].image.write_bytes(b"no picture")
     with pytest.raises(SFCError, match=r"val/1\.png: not a readable .* the masks of all other images are in"):
         segment(make_fabric(MACHINE), job, val)
-    paths = [mask_path(job.predictions("val"), record.id) for record in val.records]
+    paths = [mask_path(job.predictions("val")["multi"], record.id) for record in val.records]
     assert [path.exists() for path in paths] == [True, False, True, True]
     before = paths[0].stat().st_mtime_ns
     segment(make_fabric(MACHINE), job, halves(tmp_path / "images", "val", 4))
@@ -108,14 +114,14 @@ def test_masks_of_another_segmenter_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="segmenter was"):
         segment(make_fabric(MACHINE), other, val)
     with pytest.raises(ConfigError, match="segmenter was"):
-        has_predictions(other, "val")
+        predicted_ways(other, "val")
 
 
 def test_without_validation_images_it_only_trains(tmp_path: Path) -> None:
     job = segmentation(tmp_path, short())
     segment(make_fabric(MACHINE), job, None)
     assert (job.folder.segmenter("crf") / "checkpoint.pt").exists()
-    assert not has_predictions(job, "val")
+    assert predicted_ways(job, "val") == {}
 
 
 def test_missing_masks_are_counted_before_anything_is_trained(tmp_path: Path) -> None:
@@ -133,35 +139,11 @@ def test_ground_truth_where_there_is_none(tmp_path: Path) -> None:
         segment(make_fabric(MACHINE), job, None)
 
 
-class Brightness(nn.Module):
-    """Logits on a grid of stride 4 that only depend on the pixels of a cell, and on its place."""
-
-    def forward(self, image: Tensor) -> Tensor:
-        cells = nn.functional.avg_pool2d(image.mean(dim=1, keepdim=True), 4, ceil_mode=True)
-        place = torch.linspace(0, 1, cells.shape[3]).expand_as(cells)
-        return torch.cat([cells, place, -cells], dim=1)
-
-
-def test_probabilities_are_the_mean_over_image_and_mirror(tmp_path: Path) -> None:
-    image = torch.randn(3, 22, 31, generator=torch.Generator().manual_seed(0))
-    net = Brightness()
-    found = predict_probabilities(net, image)
-    sides = []
-    for mirror in (False, True):
-        x = image.flip(-1) if mirror else image
-        logits = nn.functional.interpolate(net(x[None]), size=(22, 31), mode="bilinear", align_corners=False)
-        probability = logits.softmax(dim=1)[0]
-        sides.append(probability.flip(-1) if mirror else probability)
-    torch.testing.assert_close(found, (sides[0] + sides[1]) / 2)
-    torch.testing.assert_close(found.sum(dim=0), torch.ones(22, 31))
-    torch.testing.assert_close(predict_probabilities(net, image.flip(-1)), found.flip(-1))
-
-
 def test_predictions_keep_the_size_of_the_image(tmp_path: Path) -> None:
     job, val = segmentation(tmp_path, short()), halves(tmp_path / "images", "val", 3)
     segment(make_fabric(MACHINE), job, val)
     for record in val.records:
-        mask = read_mask(mask_path(job.predictions("val"), record.id), 2)
+        mask = read_mask(mask_path(job.predictions("val")["multi"], record.id), 2)
         with Image.open(record.image) as image:
             assert mask.shape == (image.height, image.width)
 
@@ -171,16 +153,19 @@ def test_a_run_gets_a_segmenter_and_its_score(squares_run: Path, recipe: Path, t
     config = replace(load_config([recipe]), baseline=False)
     train, val = run(config, folder, ("segment", "evaluate"))
     assert [masks.what for masks in train.masks] == ["CRF of W + 0.7 P", "relation labels"]
-    assert [masks.what for masks in val.masks] == ["segmenter on crf"]
+    ways = ("single", "single+crf", "multi", "multi+crf")
+    assert [masks.what for masks in val.masks] == [f"crf segmenter, {way}" for way in ways]
+    assert "multi: scales 1, 0.75, 0.5, maximum over them" in val.provenance["segmenter"]
     made = sorted((folder / "sfc" / "predictions" / "crf" / "val").rglob("*.png"))
-    assert len(made) == 6
+    assert len(made) == 4 * 6
     before = [path.stat().st_mtime_ns for path in (*made, folder / "sfc" / "segmenter" / "crf" / "checkpoint.pt")]
     assert run(config, folder, ("segment", "evaluate"))[1].masks == val.masks
     after = [path.stat().st_mtime_ns for path in (*made, folder / "sfc" / "segmenter" / "crf" / "checkpoint.pt")]
     assert before == after
     # The upper bound lies beside it, and each is scored where the settings name it.
     truth = replace(config, segment=replace(config.segment, masks="truth"))
-    assert [masks.what for masks in run(truth, folder, ("segment", "evaluate"))[1].masks] == ["segmenter on truth"]
+    truth = replace(truth, predict=replace(truth.predict, ways=("single",)))
+    assert [masks.what for masks in run(truth, folder, ("segment", "evaluate"))[1].masks] == ["truth segmenter, single"]
     changed = replace(config, segment=replace(config.segment, bias_factor=3.0))
     with pytest.raises(ConfigError, match=r"segment\.bias_factor was 20\.0 and is 3\.0"):
         run(changed, folder, ("segment",))

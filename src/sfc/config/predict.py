@@ -22,8 +22,8 @@ class PredictConfig:
         crf: dense CRF on the probabilities.
         ways: how validation images are predicted and scored, a row each: `single` is the image alone, as it is;
             `multi` has the scales, mirror and pooling above; `+crf` puts the dense CRF behind it.
-        tile: images with more pixels than the square of this are predicted in overlapping tiles of at most this side.
-        overlap: pixels that neighbouring tiles share, and over which one fades into the other.
+        tile: images that are higher or wider are predicted in tiles of at most this side.
+        overlap: pixels that neighbouring tiles share at least, and over which one fades into the other.
     """
 
     scales: tuple[float, ...] = (1.0, 0.75, 0.5)
@@ -33,3 +33,14 @@ class PredictConfig:
     ways: tuple[Way, ...] = ("single", "single+crf", "multi", "multi+crf")
     tile: int = 1024
     overlap: int = 128
+
+    def in_words(self) -> str:
+        """What the ways of the scores mean."""
+        scales = ", ".join(f"{scale:g}" for scale in self.scales)
+        mirrored = ", each with its mirror" if self.mirror else ""
+        kernels = (self.crf.gaussian, self.crf.bilateral)
+        gaussian, bilateral = (" ".join(f"{value:g}" for value in values) for values in kernels)
+        return (
+            f"single: the image as it is; multi: scales {scales}{mirrored}, {self.pooling} over them; "
+            f"crf: {self.crf.iterations} updates, Gaussian {gaussian}, bilateral {bilateral}"
+        )

@@ -43,7 +43,7 @@ def read_folders(config: DataConfig, split: Literal["train", "val"], on_fault: O
     classes = _classes(config, root)
     folder = root / name
     records: dict[str, Record] = {}
-    for image in _images(folder):
+    for image in images_below(folder):
         try:
             record = _record(folder, image, classes)
         except DataError as fault:
@@ -76,7 +76,12 @@ def _classes(config: DataConfig, root: Path) -> tuple[str, ...]:
     return check_classes([name for name in names if name != BACKGROUND], folder)
 
 
-def _images(folder: Path) -> Iterator[Path]:
+def images_below(folder: Path) -> Iterator[Path]:
+    """Every image in a folder and the folders in it, in sorted order; hidden ones are passed over.
+
+    Raises:
+        DataError: a folder is missing or cannot be read.
+    """
     for place, _, names in _walk(folder):
         for name in names:
             if Path(name).suffix.lower() in IMAGE_SUFFIXES:
@@ -84,11 +89,7 @@ def _images(folder: Path) -> Iterator[Path]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """`os.walk` in sorted order, without hidden files and folders.
-
-    Raises:
-        DataError: a folder is missing or cannot be read.
-    """
+    """`os.walk` in sorted order, without hidden files and folders; raises as `images_below`."""
 
     def refuse(error: OSError) -> None:
         missing = isinstance(error, FileNotFoundError)

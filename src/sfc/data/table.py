@@ -25,7 +25,11 @@ TABLE_SUFFIXES = (*_DELIMITERS, *_JSON_LINES)
 
 
 def read_table(
-    config: DataConfig, split: Literal["train", "val"], on_fault: OnFault = refuse, masks: bool = False
+    config: DataConfig,
+    split: Literal["train", "val"],
+    on_fault: OnFault = refuse,
+    masks: bool = False,
+    classes: tuple[str, ...] = (),
 ) -> DataSet:
     """Reads one split of a table data set.
 
@@ -39,6 +43,7 @@ def read_table(
         split: which one to read.
         on_fault: gets the fault of a row, which is then left out.
         masks: read `data.train_masks` in place of `data.train`.
+        classes: the classes, where they are known; then neither class file nor training table is asked.
 
     Raises:
         DataError: a table, image or mask is missing; the table is damaged or empty; a row names no image, an unknown
@@ -50,7 +55,8 @@ def read_table(
     rows = _read_rows(path, config.label_separator, on_fault)
     if not rows:
         raise DataError(path, "has no images")
-    builder = _Builder(root, read_table_classes(config, None if masks or split == "val" else rows, on_fault))
+    own_rows = None if masks or split == "val" else rows
+    builder = _Builder(root, classes or read_table_classes(config, own_rows, on_fault))
     records = []
     for row in rows[: config.limit or None]:
         try:

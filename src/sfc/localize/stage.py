@@ -68,7 +68,7 @@ def localize(
         SFCError: some images could not be read; all others are done.
     """
     claim(fabric, folder / ORIGIN, identity(weights, config))
-    todo = unfinished(fabric, dataset.records, lambda record: cam_path(folder, record.id))
+    todo = unfinished(fabric, dataset.records, lambda record: cam_path(folder, record.id).exists())
     net = net.to(fabric.device)
 
     def work(record: Record) -> None:

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 import numba
+from lightning_fabric import Fabric
 from numba.core import event
 
 KERNEL_MODULES: tuple[str, ...] = ("sfc.refine.crf", "sfc.refine.walk_kernels")
@@ -60,3 +61,10 @@ def prepare_kernels() -> None:
     """
     for name in KERNEL_MODULES:
         import_module(name).compile_kernels()
+
+
+def prepare_kernels_once(fabric: Fabric) -> None:
+    """`prepare_kernels` by one process of each machine: those that meet in an empty cache would all compile."""
+    if fabric.local_rank == 0:
+        prepare_kernels()
+    fabric.barrier()

@@ -18,9 +18,9 @@ from sfc.data.labelled_set import PngLabels
 from sfc.data.pixels import normalise
 from sfc.data.records import DataSet, Record
 from sfc.errors import DataError
-from sfc.image_work import claim, unfinished, work_through
+from sfc.image_work import claim, on_device, unfinished, work_through
 from sfc.localize.store import cam_path, load_cams
-from sfc.refine.kernels import prepare_kernels
+from sfc.refine.kernels import prepare_kernels_once
 from sfc.refine.pseudo_mask import walk_mask
 from sfc.refine.relation_labels import LabelCRF, fused_cam, relation_labels
 from sfc.refine.relation_train import FROM_CLASSIFIER, load_relation_network, train_relation_network
@@ -80,10 +80,7 @@ def refine(fabric: Fabric, job: Refinement) -> None:
     """
     method = job.config.method
     if method != "none":
-        # Once and here: processes that meet in an empty cache would all compile.
-        if fabric.local_rank == 0:
-            prepare_kernels()
-        fabric.barrier()
+        prepare_kernels_once(fabric)
     if method == "none":
         _write_masks(fabric, job, "none", lambda *maps: _argmax_mask(job.config, *maps), "argmax masks")
         return
@@ -91,7 +88,7 @@ def refine(fabric: Fabric, job: Refinement) -> None:
     if method == "crf":
         return
     _train(fabric, job)
-    if unfinished(fabric, job.dataset.records, lambda record: mask_path(job.folder.masks(method), record.id)):
+    if unfinished(fabric, job.dataset.records, lambda record: mask_path(job.folder.masks(method), record.id).exists()):
         walk = _Walk(fabric, job)
         _write_masks(fabric, job, method, walk, "random walk")
 
@@ -115,7 +112,7 @@ def _write_masks(
             )
         write_mask(mask_path(folder, record.id), make(image, maps))
 
-    todo = unfinished(fabric, job.dataset.records, lambda record: mask_path(folder, record.id))
+    todo = unfinished(fabric, job.dataset.records, lambda record: mask_path(folder, record.id).exists())
     work_through(fabric, todo, work, f"{job.name}: {words}", f"the masks of all other images are in {folder}")
 
 
@@ -157,9 +154,8 @@ class _Walk:
         self.config, self.device = job.config, fabric.device
         self.precision = job.machine.precision
         net = load_relation_network(job.config.relation, job.folder.relation, _backbone(job))
-        self.net = net.to(fabric.device)
-        if job.machine.channels_last:
-            self.net = self.net.to(memory_format=torch.channels_last)
+        on_device(fabric, net, job.machine)
+        self.net = net
 
     def __call__(self, image: np.ndarray, maps: Maps) -> np.ndarray:
         keys, weight, prototype = maps

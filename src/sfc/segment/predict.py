@@ -1,81 +1,142 @@
-"""Masks of images by a trained segmenter: one scale and its mirror."""
+"""Masks of images by a trained segmenter, in several ways at once, whole or in tiles."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
-from torch import Tensor
+from numpy.typing import NDArray
 
-from sfc.config import MachineConfig
+from sfc.config import MachineConfig, PredictConfig
+from sfc.config.predict import Way
 from sfc.data.images import mask_path, read_image, write_mask
-from sfc.data.pixels import normalise
 from sfc.data.records import DataSet, Record
-from sfc.image_work import claim, unfinished, work_through
+from sfc.errors import ConfigError
+from sfc.image_work import claim, on_device, unfinished, work_through
+from sfc.refine.kernels import prepare_kernels_once
 from sfc.segment.networks import Segmenter
+from sfc.segment.probabilities import image_probabilities, smoothed
+from sfc.segment.tiles import in_strips
 
 ORIGIN = "masks.json"
 """Says in a folder of masks what they were made from."""
 
+Strip = tuple[int, dict[Way, NDArray[np.float32]]]
 
-@torch.no_grad()
-def predict_probabilities(net: Segmenter, image: Tensor) -> Tensor:
-    """Class probabilities of one image: mean over it and its mirror, each enlarged to the image as logits.
+
+class Predictor:
+    """A segmenter's answers to one image in several ways; see `PredictConfig.ways`.
 
     Args:
         net: in evaluation mode.
-        image: float [3, H, W], normalised.
+        config: scales, CRF, tiles.
+        precision: `fp32` or `bf16`.
 
-    Returns:
-        float32 [K, H, W], sums to 1 over K; 0 is the background.
+    Raises:
+        ConfigError: tiles overlap by half or more.
     """
-    logits = net(torch.stack([image, image.flip(-1)])).float()
-    logits = F.interpolate(logits, size=image.shape[1:], mode="bilinear", align_corners=False)
-    plain, mirrored = logits.softmax(dim=1)
-    return (plain + mirrored.flip(-1)) / 2
+
+    def __init__(self, net: Segmenter, config: PredictConfig, precision: str = "fp32") -> None:
+        if 2 * config.overlap >= config.tile:
+            raise ConfigError(f"predict.overlap ({config.overlap}) must be less than half of predict.tile")
+        self.net, self.config, self.precision = net, config, precision
+        self._large = threading.Lock()
+
+    def strips(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> Iterator[Strip]:
+        """Probabilities of the image's rows, from top to bottom; an image of one tile is one strip.
+
+        Of several threads, one at a time works on an image of several tiles, since that takes much memory.
+
+        Args:
+            image: uint8 [H, W, 3].
+            ways: which, at least one.
+
+        Yields:
+            The strip's first row; and for each way float32 [K, rows, W], sums to 1 over K.
+        """
+
+        def predict(rows: slice, columns: slice) -> NDArray[np.float32]:
+            tile = np.ascontiguousarray(image[rows, columns])
+            return np.concatenate(list(self._ways(tile, ways)))
+
+        height, width = image.shape[:2]
+        with self._large if max(height, width) > self.config.tile else nullcontext():
+            for top, joined in in_strips((height, width), self.config.tile, self.config.overlap, predict):
+                yield top, dict(zip(ways, np.split(joined, len(ways)), strict=True))
+
+    def masks(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> dict[Way, NDArray[np.uint8]]:
+        """For each way uint8 [H, W]: 0 background, 1 + class index."""
+        masks = {way: np.empty(image.shape[:2], np.uint8) for way in ways}
+        for top, strip in self.strips(image, ways):
+            for way, probabilities in strip.items():
+                masks[way][top : top + probabilities.shape[1]] = probabilities.argmax(axis=0)
+        return masks
+
+    def _ways(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> Iterator[NDArray[np.float32]]:
+        """Each way's probabilities; what two of them share is computed once."""
+        config = self.config
+        found: dict[str, NDArray[np.float32]] = {}
+        for way in ways:
+            size, _, crf = way.partition("+")
+            if size not in found and size == "single":
+                found[size] = image_probabilities(self.net, image, precision=self.precision)
+            elif size not in found:
+                found[size] = image_probabilities(
+                    self.net,
+                    image,
+                    config.scales,
+                    mirror=config.mirror,
+                    pooling=config.pooling,
+                    precision=self.precision,
+                )
+            yield smoothed(image, found[size], config.crf) if crf else found[size]
 
 
 def predict_masks(
     fabric: Fabric,
-    net: Segmenter,
+    predictor: Predictor,
     dataset: DataSet,
-    folder: Path,
+    folders: Mapping[Way, Path],
     machine: MachineConfig,
-    origin: Mapping[str, Any],
-    title: str = "segmenter: masks",
+    origins: Mapping[Way, Mapping[str, Any]],
+    title: str,
 ) -> None:
-    """Writes a mask for every image that does not have one yet; processes share the list by rank.
+    """Writes the masks of every image that lacks one; processes share the list by rank.
 
     An image at fault does not stop the others.
 
     Args:
         fabric: devices and processes.
-        net: in evaluation mode.
+        predictor: its network is moved to the device.
         dataset: the images; neither labels nor masks are looked at.
-        folder: gets a palette PNG for each image id, and a note of what they were made from.
-        machine: precision and layout.
-        origin: plain values that say which weights these are; masks of others are refused.
+        folders: where each way's masks go, a palette PNG for each image id, and a note of what they were made from.
+        machine: layout.
+        origins: plain values that say which weights and settings these are; masks of others are refused.
         title: shown beside the progress bar.
 
     Raises:
-        ConfigError: the folder holds masks made by other weights.
+        ConfigError: a folder holds masks made by other weights or settings.
         SFCError: some images were at fault, and all others are done.
     """
-    claim(fabric, folder / ORIGIN, origin)
-    todo = unfinished(fabric, dataset.records, lambda record: mask_path(folder, record.id))
-    net = net.to(fabric.device)
-    if machine.channels_last:
-        net = net.to(memory_format=torch.channels_last)
+    for way, folder in folders.items():
+        claim(fabric, folder / ORIGIN, origins[way])
+    if any(way.endswith("+crf") for way in folders):
+        prepare_kernels_once(fabric)
+
+    def missing(record: Record) -> list[Way]:
+        return [way for way, folder in folders.items() if not mask_path(folder, record.id).exists()]
 
     def work(record: Record) -> None:
-        pixels = torch.from_numpy(read_image(record.image)).to(fabric.device).permute(2, 0, 1)[None]
-        with torch.autocast(fabric.device.type, torch.bfloat16, enabled=machine.precision == "bf16"):
-            probabilities = predict_probabilities(net, normalise(pixels)[0])
-        write_mask(mask_path(folder, record.id), probabilities.argmax(dim=0).cpu().numpy().astype(np.uint8))
+        ways = missing(record)
+        for way, mask in predictor.masks(read_image(record.image), ways).items():
+            write_mask(mask_path(folders[way], record.id), mask)
 
-    work_through(fabric, todo, work, title, f"the masks of all other images are in {folder}")
+    todo = unfinished(fabric, dataset.records, lambda record: not missing(record))
+    on_device(fabric, predictor.net, machine)
+    where = next(iter(folders.values())).parent
+    work_through(fabric, todo, work, title, f"the masks of all other images are in {where}")

@@ -71,9 +71,7 @@ def _pooled(net: Segmenter, pixels: Tensor, scales: Sequence[float], pooling: Po
     return total / len(joined)
 
 
-def smoothed(
-    image: NDArray[np.uint8], probabilities: NDArray[np.float32], config: CRFConfig
-) -> NDArray[np.float32]:
+def smoothed(image: NDArray[np.uint8], probabilities: NDArray[np.float32], config: CRFConfig) -> NDArray[np.float32]:
     """Marginals of a dense CRF whose unary are the probabilities.
 
     Labels that no pixel finds likely cost time and memory without an effect that anyone could see, so those whose

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
 
 from sfc.backbone import Backbone
-from sfc.config import MachineConfig, SegmentConfig
+from sfc.config import MachineConfig, PredictConfig, SegmentConfig
+from sfc.config.predict import Way
 from sfc.data.images import mask_path
 from sfc.data.labelled_set import LabelSource, PngLabels, true_labels
 from sfc.data.records import DataSet
 from sfc.errors import ConfigError, DataError
 from sfc.run_folder import VariantFolder, file_hash
-from sfc.segment.predict import ORIGIN, predict_masks
+from sfc.segment.predict import ORIGIN, Predictor, predict_masks
 from sfc.segment.train import load_segmenter, train_segmenter
-from sfc.settings import require_origin
+from sfc.settings import plain_values, require_origin
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Segmentation:
     Args:
         name: of the variant, for the progress bars.
         config: settings of the stage.
+        predict: how validation images are predicted.
         machine: precision, layout, workers.
         train: the training images.
         truth: those that have ground-truth masks, for `masks: truth`; None where none has.
@@ -39,6 +41,7 @@ class Segmentation:
 
     name: str
     config: SegmentConfig
+    predict: PredictConfig
     machine: MachineConfig
     train: DataSet
     truth: DataSet | None
@@ -52,13 +55,23 @@ class Segmentation:
         """The masks that the segmenter learns from: a method of refinement, or `truth`."""
         return "truth" if self.config.masks == "truth" else self.method
 
-    def predictions(self, split: str) -> Path:
-        """Where its masks of a split are."""
-        return self.folder.predictions(self.source, split)
+    def predictions(self, split: str) -> dict[Way, Path]:
+        """Where its masks of a split are, for each way of the settings."""
+        return {way: self.folder.predictions(self.source, split, way) for way in self.predict.ways}
 
-    def prediction_origin(self) -> dict[str, Any]:
-        """What its masks are made from, plain values."""
-        return {"segmenter": file_hash(self.folder.segmenter(self.source) / "checkpoint.pt"), "mirror": True}
+    def origins(self) -> dict[Way, dict[str, Any]]:
+        """What its masks are made from, plain values, for each way of the settings."""
+        weights = file_hash(self.folder.segmenter(self.source) / "checkpoint.pt")
+        settings = plain_values(asdict(self.predict))
+        multi, crf, tiles = ("scales", "mirror", "pooling"), ("crf",), ("tile", "overlap")
+        return {
+            way: {
+                "segmenter": weights,
+                **{name: settings[name] for name in tiles},
+                **{name: settings[name] for name in multi * way.startswith("multi") + crf * way.endswith("+crf")},
+            }
+            for way in self.predict.ways
+        }
 
 
 def segment(fabric: Fabric, job: Segmentation, val: DataSet | None) -> None:
@@ -88,11 +101,12 @@ def segment(fabric: Fabric, job: Segmentation, val: DataSet | None) -> None:
         title=f"{job.name}: segmenter",
     )
     fabric.barrier()
-    if val is None:
+    if val is None or not job.predict.ways:
         return
     net = load_segmenter(job.config, job.train.classes, folder, job.classifier)
+    predictor = Predictor(net, job.predict, job.machine.precision)
     title = f"{job.name}: masks of {val.split}"
-    predict_masks(fabric, net, val, job.predictions("val"), job.machine, job.prediction_origin(), title)
+    predict_masks(fabric, predictor, val, job.predictions("val"), job.machine, job.origins(), title)
 
 
 def _material(job: Segmentation) -> tuple[DataSet, LabelSource]:
@@ -109,11 +123,14 @@ def _material(job: Segmentation) -> tuple[DataSet, LabelSource]:
     return job.train, PngLabels(folder, len(job.train.classes))
 
 
-def has_predictions(job: Segmentation, split: str) -> bool:
-    """Whether the segmenter has written masks of a split.
+def predicted_ways(job: Segmentation, split: str) -> dict[Way, Path]:
+    """The ways in which the segmenter has written masks of a split, and where those are.
 
     Raises:
-        ConfigError: they were made by another segmenter.
+        ConfigError: they were made by another segmenter or with other settings.
     """
-    folder = job.predictions(split)
-    return (folder / ORIGIN).exists() and require_origin(folder / ORIGIN, job.prediction_origin())
+    folders = job.predictions(split)
+    if not any((folder / ORIGIN).exists() for folder in folders.values()):
+        return {}
+    origins = job.origins()
+    return {way: folder for way, folder in folders.items() if require_origin(folder / ORIGIN, origins[way])}

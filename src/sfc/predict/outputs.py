@@ -1,0 +1,118 @@
+"""What is written of one photograph: its mask and, where wanted, probabilities and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sfc.data.images import mask_path, write_mask
+from sfc.data.palette import mask_palette
+from sfc.data.records import artifact_path
+from sfc.run_folder import atomic_write
+
+Strip = tuple[int, NDArray[np.uint8], NDArray[np.float32] | None]
+"""First row of a strip; its mask, uint8 [rows, W]; its probabilities, float32 [K, rows, W], if the source has any."""
+
+COVER = 0.55
+"""How much of a class's colour an overlay shows."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the files of each photograph go, and which are wanted beside the mask.
+
+    Args:
+        folder: gets masks/ID.png and, where wanted, probabilities/ID.npy and overlays/ID.jpg.
+        probabilities: float16 [K, H, W] as NumPy keeps arrays.
+        overlays: the photograph with its mask laid over it, as JPEG.
+    """
+
+    folder: Path
+    probabilities: bool = False
+    overlays: bool = False
+
+    def finished(self, identity: str) -> bool:
+        """Whether a photograph has everything that is wanted."""
+        return all(path.exists() for path in self._paths(identity))
+
+    def write(self, identity: str, image: NDArray[np.uint8], num_labels: int, strips: Iterable[Strip]) -> None:
+        """Writes all of a photograph's files, each whole or not at all; the mask comes last.
+
+        Args:
+            identity: names the files.
+            image: uint8 [H, W, 3].
+            num_labels: channels of the probabilities.
+            strips: the mask in strips, from top to bottom.
+
+        Raises:
+            SFCError: a file cannot be written.
+        """
+        size = (image.shape[0], image.shape[1])
+        mask = np.empty(size, np.uint8)
+        with ExitStack() as files:
+            store = None
+            if self.probabilities:
+                file = files.enter_context(atomic_write(self._probabilities(identity)))
+                store = _ArrayFile(file, (num_labels, *size))
+            for top, labels, probabilities in strips:
+                mask[top : top + len(labels)] = labels
+                if store is not None and probabilities is not None:
+                    store.put(top, probabilities)
+        if self.overlays:
+            with atomic_write(self._overlay(identity)) as file:
+                Image.fromarray(overlay(image, mask)).save(file, format="JPEG", quality=90)
+        write_mask(self._mask(identity), mask)
+
+    def _paths(self, identity: str) -> list[Path]:
+        wanted = [self._mask(identity)]
+        if self.probabilities:
+            wanted.append(self._probabilities(identity))
+        return [*wanted, self._overlay(identity)] if self.overlays else wanted
+
+    def _mask(self, identity: str) -> Path:
+        return mask_path(self.folder / "masks", identity)
+
+    def _probabilities(self, identity: str) -> Path:
+        return artifact_path(self.folder / "probabilities", identity, ".npy")
+
+    def _overlay(self, identity: str) -> Path:
+        return artifact_path(self.folder / "overlays", identity, ".jpg")
+
+
+class _ArrayFile:
+    """float16 [K, H, W] in NumPy's format, written a few rows of all channels at a time."""
+
+    def __init__(self, file: IO[bytes], shape: tuple[int, int, int]) -> None:
+        header: dict[str, Any] = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        self._file, self._shape, self._start = file, shape, file.tell()
+
+    def put(self, top: int, rows: NDArray[np.float32]) -> None:
+        _, height, width = self._shape
+        for channel, values in enumerate(rows.astype("<f2")):
+            self._file.seek(self._start + 2 * width * (channel * height + top))
+            self._file.write(values.tobytes())
+
+
+def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The photograph with the classes' colours laid over it; background stays as it is.
+
+    Args:
+        image: uint8 [H, W, 3].
+        mask: uint8 [H, W].
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    picture = image.copy()
+    shown = mask > 0
+    colours = mask_palette()[mask[shown]]
+    picture[shown] = np.round((1 - COVER) * image[shown] + COVER * colours).astype(np.uint8)
+    return picture

@@ -1,0 +1,171 @@
+"""Where masks of new photographs come from: a segmenter, or CAMs with given or predicted labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from sfc.classify.inference import infer_cams
+from sfc.classify.network import SFCNetwork
+from sfc.config import LocalizeConfig, RefineConfig
+from sfc.data.pixels import resize_image
+from sfc.data.records import Record
+from sfc.errors import DataError
+from sfc.predict.outputs import Strip
+from sfc.refine.relation_labels import LabelCRF, fused_cam
+from sfc.segment.predict import Predictor
+from sfc.settings import plain_values
+
+
+class Source(Protocol):
+    """Turns a photograph into its mask."""
+
+    @property
+    def net(self) -> nn.Module:
+        """What has to be on the device."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Foreground classes; mask value k + 1 is class k."""
+        ...
+
+    @property
+    def crf(self) -> bool:
+        """Whether a dense CRF is behind it."""
+        ...
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether its strips come with them."""
+        ...
+
+    def origin(self) -> dict[str, Any]:
+        """What the masks depend on, plain values."""
+        ...
+
+    def strips(self, record: Record, image: NDArray[np.uint8]) -> Iterator[Strip]:
+        """The mask of uint8 [H, W, 3], from top to bottom. Raises DataError where the photograph is at fault."""
+        ...
+
+
+class SegmenterSource:
+    """Masks by a segmenter, at the scales of its prediction settings.
+
+    Args:
+        predictor: the segmenter.
+        classes: its foreground classes.
+        weights: identifies its weights.
+        crf: put the dense CRF behind it.
+    """
+
+    has_probabilities = True
+
+    def __init__(self, predictor: Predictor, classes: tuple[str, ...], weights: str, crf: bool) -> None:
+        self.net, self.classes = predictor.net, classes
+        self._predictor, self._weights, self.crf = predictor, weights, crf
+
+    def origin(self) -> dict[str, Any]:
+        """Weights and prediction settings."""
+        settings = plain_values(asdict(self._predictor.config))
+        del settings["ways"]
+        if not self.crf:
+            settings["crf"] = None
+        return {"masks by": "segmenter", "weights": self._weights, "settings": settings}
+
+    def strips(self, record: Record, image: NDArray[np.uint8]) -> Iterator[Strip]:  # noqa: ARG002
+        """Argmax and probabilities, one strip for a row of tiles."""
+        for top, ways in self._predictor.strips(image, ("multi+crf",) if self.crf else ("multi",)):
+            (probabilities,) = ways.values()
+            yield top, probabilities.argmax(axis=0).astype(np.uint8), probabilities
+
+
+class CamSource:
+    """Masks by the CAMs of a classifier at the fixed background rule, without a segmenter.
+
+    Args:
+        net: the classifier.
+        classes: its foreground classes.
+        weights: identifies its weights.
+        localize: scales, and the threshold of predicted labels.
+        refine: λ of W + λP, and the dense CRF.
+        labels: indices of the classes that each photograph shows, by resolved path; None: the classifier says.
+        crf: put the dense CRF behind them.
+        longest: larger photographs are shrunk to this long side for the classifier, whose pixel correlation would need
+            memory by the square of their area; masks have the full size all the same.
+        precision: `fp32` or `bf16`.
+    """
+
+    has_probabilities = False
+
+    def __init__(
+        self,
+        net: SFCNetwork,
+        classes: tuple[str, ...],
+        weights: str,
+        localize: LocalizeConfig,
+        refine: RefineConfig,
+        labels: Mapping[Path, tuple[int, ...]] | None,
+        *,
+        crf: bool,
+        longest: int,
+        precision: str,
+    ) -> None:
+        self.net, self.classes = net, classes
+        self._classifier, self._weights = net, weights
+        self._localize, self._refine, self._labels = localize, refine, labels
+        self.crf, self._longest, self._precision = crf, longest, precision
+
+    def origin(self) -> dict[str, Any]:
+        """Weights, scales, labels and CRF."""
+        refine = plain_values(asdict(self._refine))
+        return {
+            "masks by": "CAMs",
+            "weights": self._weights,
+            "settings": {
+                "scales": list(self._localize.scales),
+                "fusion_lambda": self._refine.seeds.fusion_lambda,
+                "labels": "given" if self._labels is not None else f"predicted from {self._localize.threshold:g}",
+                "crf": refine["crf"] if self.crf else None,
+                "longest": self._longest,
+            },
+        }
+
+    def strips(self, record: Record, image: NDArray[np.uint8]) -> Iterator[Strip]:
+        """One strip; it has no probabilities.
+
+        Raises:
+            DataError: no labels are given for the photograph.
+        """
+        height, width = image.shape[:2]
+        shrink = min(1.0, self._longest / max(height, width))
+        small = resize_image(image, (max(1, round(height * shrink)), max(1, round(width * shrink))))
+        keys, weight, prototype = infer_cams(
+            self._classifier,
+            small,
+            self._label(record),
+            self._localize.scales,
+            threshold=self._localize.threshold,
+            precision=self._precision,
+        )
+        labels = fused_cam(weight, prototype, self._refine.seeds.fusion_lambda).argmax(axis=0)
+        if self.crf:
+            labels = LabelCRF(small, len(keys), self._refine.crf)(labels)
+        rows, columns = (
+            np.arange(full) * part // full for full, part in zip((height, width), labels.shape, strict=True)
+        )
+        yield 0, keys[labels].astype(np.uint8)[rows[:, None], columns], None
+
+    def _label(self, record: Record) -> NDArray[np.bool_] | None:
+        if self._labels is None:
+            return None
+        given = self._labels.get(record.image.resolve())
+        if given is None:
+            raise DataError(record.image, "has no row in the table of labels")
+        return np.isin(np.arange(len(self.classes)), given)

@@ -1,0 +1,82 @@
+"""Masks of new photographs: any number, several at once, what is finished stays."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from lightning_fabric import Fabric
+
+from sfc.config import MachineConfig
+from sfc.data.images import read_image
+from sfc.data.records import DataSet, Record
+from sfc.errors import ConfigError, DataError
+from sfc.image_work import claim, on_device, unfinished, work_through
+from sfc.predict.outputs import Outputs
+from sfc.predict.sources import Source
+from sfc.refine.kernels import prepare_kernels_once
+from sfc.run_folder import atomic_write
+
+ORIGIN = "predictions.json"
+"""Says in a folder of predictions what they were made from, and what mask values mean."""
+IMAGES = "images.csv"
+"""Which photograph each id is."""
+
+
+def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outputs, machine: MachineConfig) -> None:
+    """Writes what is wanted of every photograph that lacks it; processes share the list by rank.
+
+    A photograph at fault does not stop the others.
+
+    Args:
+        fabric: devices and processes.
+        source: where masks come from; its network is moved to the device.
+        photographs: which.
+        outputs: which files, and where.
+        machine: layout.
+
+    Raises:
+        ConfigError: probabilities are wanted of a source that has none, or the folder holds predictions of other
+            weights, classes or settings.
+        DataError: the folder's list of photographs is damaged, or an id of it is another photograph now.
+        SFCError: some photographs were at fault, and all others are done.
+    """
+    if outputs.probabilities and not source.has_probabilities:
+        raise ConfigError("probabilities are to be written, but CAMs are none; only a segmenter has them")
+    claim(fabric, outputs.folder / ORIGIN, {"classes": list(source.classes), **source.origin()})
+    if fabric.is_global_zero:
+        _write_list(outputs.folder / IMAGES, photographs)
+    if source.crf:
+        prepare_kernels_once(fabric)
+    todo = unfinished(fabric, photographs.records, lambda record: outputs.finished(record.id))
+    on_device(fabric, source.net, machine)
+
+    def work(record: Record) -> None:
+        image = read_image(record.image)
+        outputs.write(record.id, image, len(source.classes) + 1, source.strips(record, image))
+
+    work_through(fabric, todo, work, "masks", f"the masks of all other photographs are in {outputs.folder / 'masks'}")
+
+
+def _write_list(path: Path, photographs: DataSet) -> None:
+    """Adds the photographs to those of earlier calls."""
+    images = _read_list(path) if path.exists() else {}
+    for record in photographs.records:
+        earlier = images.setdefault(record.id, str(record.image))
+        if Path(earlier).resolve() != record.image.resolve():
+            raise DataError(record.image, f"would overwrite the predictions of {earlier}; choose another --out")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("id", "image"))
+    writer.writerows(images.items())
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _read_list(path: Path) -> dict[str, str]:
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+        return {row["id"]: row["image"] for row in rows}
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise DataError(path, "damaged; delete the folder and predict again") from error
