@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -42,7 +43,7 @@ def systems(seed: int, threads: int) -> dict[str, RunConfig]:
     return {"plain": plain_cam(config), "sfc": config}
 
 
-def score(config: RunConfig, folder: Path, methods: Sequence[str], truth: bool) -> Rows:
+def score(config: RunConfig, folder: Path, methods: Sequence[Any], truth: bool) -> Rows:
     """Runs the whole chain of one system, a segmenter for each method; every row of its scores by split and name."""
     rows: Rows = {}
     chain = ("classify", "localize", "refine", "segment", "evaluate")

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from sfc.refine.crf import dense_crf as dense_crf
     from sfc.refine.relation_network import RelationNetwork as RelationNetwork
     from sfc.refine.walk import random_walk as random_walk
+    from sfc.segment.model import Model as Model
+    from sfc.segment.model import load as load
 
 _MODULES = {
     "ImageBank": "sfc.classify.bank",
     "MSDWLoss": "sfc.classify.loss",
+    "Model": "sfc.segment.model",
     "RelationNetwork": "sfc.refine.relation_network",
     "SFCNetwork": "sfc.classify.network",
     "correlate_pixels": "sfc.classify.cam",
@@ -29,6 +32,7 @@ _MODULES = {
     "distribution_coefficient": "sfc.classify.distribution",
     "expected_resampling": "sfc.classify.distribution",
     "infer_cams": "sfc.classify.inference",
+    "load": "sfc.segment.model",
     "prototype_cam": "sfc.classify.cam",
     "random_walk": "sfc.refine.walk",
 }

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from sfc.config import RunConfig
 from sfc.errors import SFCError
+from sfc.export import command as export
 from sfc.predict import command as predict
 from sfc.run_folder import RunFolder, write_json
 from sfc.settings import add_settings, load_config, parse, recipes, settings_of
@@ -102,6 +103,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
     child.add_argument("--json", type=str, default="", help="also write the findings to this file")
     add_settings(child)
     predict.add_options(add("predict", predict.predict_command, predict.TEXT))
+    export.add_options(add("export", export.export_command, export.TEXT))
     _add_prepare(add("prepare", _prepare, "official archives to what the readers want"))
     return parser, commands
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sfc.predict.sources import CamSource, SegmenterSource, Source
     from sfc.segment.model import Model
 
+LEAST_TILE = 64
 TEXT = "masks of photographs that need no labels: by the segmenter of a run or of a model folder, or by CAMs"
 
 
@@ -113,6 +114,8 @@ def _segmenter(parsed: Namespace, machine: MachineConfig) -> SegmenterSource:
 def _overridden(config: PredictConfig, parsed: Namespace) -> PredictConfig:
     if parsed.pooling not in ("", "maximum", "mean"):
         raise ConfigError(f"--pooling is maximum or mean, not {parsed.pooling}")
+    if parsed.tile and parsed.tile < LEAST_TILE:
+        raise ConfigError(f"--tile is at least {LEAST_TILE} pixels, not {parsed.tile}")
     config = replace(
         config,
         scales=_scales(parsed, config.scales),

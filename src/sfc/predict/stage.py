@@ -12,16 +12,12 @@ from sfc.config import MachineConfig
 from sfc.data.images import read_image
 from sfc.data.records import DataSet, Record
 from sfc.errors import ConfigError, DataError
+from sfc.export.predictions import CLASSES_FILE, IMAGES_FILE, read_images
 from sfc.image_work import claim, on_device, unfinished, work_through
 from sfc.predict.outputs import Outputs
 from sfc.predict.sources import Source
 from sfc.refine.kernels import prepare_kernels_once
 from sfc.run_folder import atomic_write
-
-ORIGIN = "predictions.json"
-"""Says in a folder of predictions what they were made from, and what mask values mean."""
-IMAGES = "images.csv"
-"""Which photograph each id is."""
 
 
 def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outputs, machine: MachineConfig) -> None:
@@ -44,9 +40,9 @@ def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outpu
     """
     if outputs.probabilities and not source.has_probabilities:
         raise ConfigError("probabilities are to be written, but CAMs are none; only a segmenter has them")
-    claim(fabric, outputs.folder / ORIGIN, {"classes": list(source.classes), **source.origin()})
+    claim(fabric, outputs.folder / CLASSES_FILE, {"classes": list(source.classes), **source.origin()})
     if fabric.is_global_zero:
-        _write_list(outputs.folder / IMAGES, photographs)
+        _write_list(outputs.folder / IMAGES_FILE, photographs)
     if source.crf:
         prepare_kernels_once(fabric)
     todo = unfinished(fabric, photographs.records, lambda record: outputs.finished(record.id))
@@ -61,10 +57,10 @@ def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outpu
 
 def _write_list(path: Path, photographs: DataSet) -> None:
     """Adds the photographs to those of earlier calls."""
-    images = _read_list(path) if path.exists() else {}
+    images = read_images(path) if path.exists() else {}
     for record in photographs.records:
-        earlier = images.setdefault(record.id, str(record.image))
-        if Path(earlier).resolve() != record.image.resolve():
+        earlier = images.setdefault(record.id, record.image)
+        if earlier.resolve() != record.image.resolve():
             raise DataError(record.image, f"would overwrite the predictions of {earlier}; choose another --out")
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
@@ -72,11 +68,3 @@ def _write_list(path: Path, photographs: DataSet) -> None:
     writer.writerows(images.items())
     with atomic_write(path) as file:
         file.write(text.getvalue().encode())
-
-
-def _read_list(path: Path) -> dict[str, str]:
-    try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
-        return {row["id"]: row["image"] for row in rows}
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise DataError(path, "damaged; delete the folder and predict again") from error

@@ -1,0 +1,90 @@
+"""`sfc export`: its options, and what they call. Heavy libraries are imported when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from sfc.errors import ConfigError, SFCError
+from sfc.predict.command import open_model
+
+TEXT = "hand over a run's segmenter (--model, --onnx), or predicted masks (--coco, --yolo, --voc)"
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """The options of `sfc export`."""
+    parser.add_argument(
+        "source", type=str, help="run folder or model folder; for masks a folder that `sfc predict` wrote"
+    )
+    parser.add_argument(
+        "--model", type=str, default="", help="folder that gets the segmenter, for sfc.load and predict"
+    )
+    parser.add_argument("--onnx", type=str, default="", help="file that gets the segmenter, for onnxruntime and others")
+    parser.add_argument("--variant", choices=["sfc", "plain"], default="sfc", help="which system of a run")
+    parser.add_argument(
+        "--trained-on",
+        type=str,
+        default="",
+        help="which segmenter: none, crf, irn, irn+crf or truth; default: the run's",
+    )
+    parser.add_argument("--coco", type=str, default="", help="JSON file that gets the masks in COCO's format")
+    parser.add_argument("--instances", type=bool, default=False, help="coco: one annotation a region, not one a class")
+    parser.add_argument("--yolo", type=str, default="", help="folder that gets the masks as polygons for YOLO")
+    parser.add_argument(
+        "--min-area", type=int, default=1, help="coco instances, yolo: leave smaller regions out (pixels)"
+    )
+    parser.add_argument("--voc", type=str, default="", help="tar.gz that gets the masks for VOC's test server")
+    parser.add_argument(
+        "--voc-root", type=str, default="", help="voc: VOCdevkit/VOC2012, to check names and sizes with"
+    )
+    parser.add_argument("--voc-split", type=str, default="test", help="voc: the list of images that must be complete")
+
+
+def export_command(_: ArgumentParser, parsed: Namespace) -> int:
+    """Runs `sfc export`; prints what was written."""
+    network = [name for name in ("model", "onnx") if parsed[name]]
+    masks = [name for name in ("coco", "yolo", "voc") if parsed[name]]
+    if not network and not masks:
+        raise ConfigError("name what to write: --model, --onnx, --coco, --yolo or --voc")
+    if network and masks:
+        raise ConfigError(f"--{network[0]} exports a segmenter and --{masks[0]} exports masks: call export for each")
+    if network:
+        _export_network(parsed)
+    else:
+        _export_masks(parsed)
+    for name in (*network, *masks):
+        print(f"{name}: {parsed[name]}")  # noqa: T201
+    return 0
+
+
+def _export_network(parsed: Namespace) -> None:
+    model = open_model(parsed.source, parsed.variant, parsed.trained_on)
+    if parsed.model:
+        from sfc.segment.model import save_model
+
+        save_model(model, Path(parsed.model))
+    if parsed.onnx:
+        from sfc.export.onnx import export_onnx
+
+        export_onnx(model, Path(parsed.onnx))
+
+
+def _export_masks(parsed: Namespace) -> None:
+    from sfc.export.predictions import read_predictions
+
+    if parsed.voc and not parsed.voc_root:
+        raise SFCError("--voc needs --voc-root, the VOCdevkit/VOC2012 folder whose list and sizes the masks must match")
+    predictions = read_predictions(Path(parsed.source))
+    if parsed.coco:
+        from sfc.export.coco import export_coco
+
+        export_coco(predictions, Path(parsed.coco), instances=parsed.instances, min_area=parsed.min_area)
+    if parsed.yolo:
+        from sfc.export.yolo import export_yolo
+
+        export_yolo(predictions, Path(parsed.yolo), min_area=parsed.min_area)
+    if parsed.voc:
+        from sfc.export.voc import export_voc
+
+        export_voc(predictions, Path(parsed.voc_root), Path(parsed.voc), parsed.voc_split)

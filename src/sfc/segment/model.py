@@ -1,0 +1,254 @@
+"""A trained segmenter that stands on its own: out of a run, into a folder of two files, and back in one line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from sfc.backbone import Backbone
+from sfc.checkpoint import load_checkpoint
+from sfc.config import PredictConfig, RunConfig, SegmenterConfig
+from sfc.config.predict import Way
+from sfc.data.class_list import BACKGROUND
+from sfc.data.pixels import IMAGE_MEAN, IMAGE_STD
+from sfc.errors import CheckpointError, ConfigError
+from sfc.run_folder import RunFolder, VariantFolder, atomic_write, file_hash, write_json
+from sfc.segment.networks import FROM_CLASSIFIER, DeepLabV2, Segmenter, build_segmenter
+from sfc.segment.predict import Predictor
+from sfc.segment.train import load_segmenter
+from sfc.settings import add_settings, plain_values, settings_of
+
+FORMAT = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PREPROCESSING = {
+    "colours": "RGB",
+    "divide_by": 255,
+    "mean": list(IMAGE_MEAN),
+    "std": list(IMAGE_STD),
+    "layout": "[N, 3, H, W]",
+}
+"""What is done to the pixels of an image before the network sees them."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained segmenter and all that its use needs.
+
+    Args:
+        net: in evaluation mode.
+        classes: foreground; channel 1 + c of the network is class c, and channel 0 the background.
+        network: describes the network without the run that it comes from.
+        predict: scales, CRF and tiles of its predictions.
+        provenance: plain values that say which data, masks and command it was made from.
+    """
+
+    net: Segmenter
+    classes: tuple[str, ...]
+    network: SegmenterConfig
+    predict: PredictConfig
+    provenance: dict[str, Any]
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        return Predictor(self.net, self.predict)
+
+    def probabilities(self, image: NDArray[np.uint8], way: Way = "multi") -> NDArray[np.float32]:
+        """Class probabilities of every pixel.
+
+        Args:
+            image: uint8 [H, W, 3], RGB.
+            way: `single`: the image as it is; `multi`: the scales, mirror and pooling of `predict`; with `+crf` a
+                dense CRF behind it.
+
+        Returns:
+            float32 [K, H, W], sums to 1 over K; 0 is the background.
+
+        Raises:
+            ValueError: the image is not uint8 [H, W, 3].
+        """
+        return np.concatenate([strip[way] for _, strip in self._predictor.strips(image, (way,))], axis=1)
+
+    def mask(self, image: NDArray[np.uint8], way: Way = "multi") -> NDArray[np.uint8]:
+        """uint8 [H, W]: 0 background, 1 + class index; see `probabilities`."""
+        return self._predictor.masks(image, (way,))[way]
+
+    def weights_hash(self) -> str:
+        """sha256 over the names and values of the weights, in hexadecimal; the same in a run and a model folder."""
+        digest = hashlib.sha256()
+        for name, value in sorted(_state(self.net).items()):
+            digest.update(f"{name}\0{value.dtype}\0{list(value.shape)}\n".encode())
+            digest.update(value.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def load_run_model(folder: VariantFolder, config: RunConfig, source: str) -> Model:
+    """The segmenter of a finished run; its data set is not needed.
+
+    Args:
+        folder: of the variant.
+        config: settings of the run.
+        source: the masks that it learned from: a method of refinement, or `truth`.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or its training is not finished.
+        ConfigError: it was trained with other settings, or the run's manifest is damaged.
+    """
+    path = folder.segmenter(source) / "checkpoint.pt"
+    saved = load_checkpoint(path)
+    fingerprint = saved.get("fingerprint", {})
+    if "segment" not in fingerprint:
+        raise CheckpointError(f"{path}: not the checkpoint of a segmenter")
+    classes = tuple(fingerprint["classes"])
+    segment = replace(config.segment, masks="truth" if source == "truth" else "pseudo")
+    network, classifier = replace(segment.network, pretrained=False, weights=""), None
+    if network.backbone == FROM_CLASSIFIER:
+        network = replace(network, backbone=config.classify.network.backbone)
+        classifier = Backbone(network.backbone, frozen_norm=network.frozen_norm, trained_from=0)
+    net = load_segmenter(segment, classes, folder.segmenter(source), classifier)
+    provenance = {
+        "data": {"settings": asdict(config.data), "input_hash": fingerprint["data"]},
+        "masks": source,
+        "origin": fingerprint["origin"],
+        "checkpoint": file_hash(path),
+        "steps": saved["steps"],
+        "manifest": _manifest(RunFolder(folder.root.parent).manifest),
+    }
+    return Model(net, classes, network, config.predict, plain_values(provenance))
+
+
+def _manifest(path: Path) -> dict[str, Any] | None:
+    """Command, versions and commit of a run, where they are known."""
+    return _read_json(path, ConfigError) if path.is_file() else None
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Writes `model.safetensors` and `config.json`; the same bytes for the same model.
+
+    A folder without `config.json` is half written, and `load` says so.
+
+    Raises:
+        SFCError: the folder cannot be written or the disk is full.
+    """
+    with atomic_write(folder / WEIGHTS) as file:
+        file.write(save(_state(model.net), metadata={"format": "pt"}))
+        # Old settings must not lie beside new weights, whenever this ends.
+        (folder / CONFIG).unlink(missing_ok=True)
+    content = {
+        "format": FORMAT,
+        "classes": [BACKGROUND, *model.classes],
+        "network": asdict(replace(model.network, pretrained=False, weights="")),
+        "preprocessing": PREPROCESSING,
+        "sizes": _sizes(model.net),
+        "predict": asdict(model.predict),
+        "provenance": model.provenance,
+    }
+    write_json(folder / CONFIG, content)
+
+
+def load(folder: str | Path) -> Model:
+    """Opens a model folder; runs no code that it may hold, and needs no network.
+
+    Args:
+        folder: what `sfc export` wrote: model.safetensors and config.json.
+
+    Raises:
+        CheckpointError: the folder or one of its files is missing or damaged, or they do not fit together.
+        ConfigError: its settings are not those of this version of sfc.
+    """
+    folder = Path(folder)
+    path = folder / CONFIG
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: there is no such model folder")
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: no model folder, or half of one ({CONFIG} is missing)")
+    content = _read_json(path, CheckpointError)
+    if content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: format {content.get('format')!r}; this version of sfc reads {FORMAT}")
+    classes = _classes(path, content.get("classes"))
+    if content.get("preprocessing") != PREPROCESSING:
+        raise ConfigError(f"{path}: this version of sfc prepares images otherwise than 'preprocessing' says")
+    settings = _settings(path, content)
+    network = replace(settings.segment.network, pretrained=False, weights="")
+    with torch.random.fork_rng(devices=[]):
+        try:
+            net = build_segmenter(network, len(classes) + 1).eval()
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+    _load_weights(net, folder / WEIGHTS)
+    return Model(net, classes, network, settings.predict, dict(content.get("provenance") or {}))
+
+
+def _read_json(path: Path, kind: type[CheckpointError | ConfigError]) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise kind(f"{path}: damaged, or cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise kind(f"{path}: damaged (holds no names and values)")
+    return cast(dict[str, Any], content)
+
+
+def _classes(path: Path, names: Any) -> tuple[str, ...]:
+    """The foreground classes among the names of the channels."""
+    valid = isinstance(names, list) and len(names) > 1 and all(isinstance(name, str) for name in names)
+    if not valid or names[0] != BACKGROUND or len(set(names)) < len(names):
+        raise ConfigError(f"{path}: 'classes' must be {BACKGROUND} and then different names of classes")
+    return tuple(names[1:])
+
+
+def _settings(path: Path, content: Mapping[str, Any]) -> RunConfig:
+    """Settings whose network and prediction are those of a model folder, as strictly read as a recipe's."""
+    for name in ("network", "predict"):
+        if not isinstance(content.get(name), dict):
+            raise ConfigError(f"{path}: '{name}' is missing or no section of settings")
+    parser = ArgumentParser(exit_on_error=False)
+    add_settings(parser)
+    try:
+        parsed = parser.parse_object({"segment": {"network": content["network"]}, "predict": content["predict"]})
+        return settings_of(parser, parsed)
+    except Exception as error:  # jsonargparse raises its own and argparse's errors
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def _load_weights(net: Segmenter, path: Path) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged, or not a safetensors file") from error
+    wanted = net.state_dict()
+    wrong = sorted(wanted.keys() ^ state.keys())
+    wrong += [name for name in wanted if name in state and wanted[name].shape != state[name].shape]
+    if wrong:
+        raise CheckpointError(f"{path}: not the weights of the network in {CONFIG} ({wrong[0]} does not fit)")
+    net.load_state_dict(state)
+
+
+def _state(net: Segmenter) -> dict[str, Tensor]:
+    """Every weight on the CPU, each in memory of its own."""
+    state = net.state_dict()
+    return {name: state[name].cpu().clone(memory_format=torch.contiguous_format) for name in state}
+
+
+def _sizes(net: Segmenter) -> dict[str, Any]:
+    """What those need to know who run the network with other code."""
+    padded = net.backbone if isinstance(net, DeepLabV2) else net
+    return {
+        "stride": net.stride,
+        "padded_to_multiple": padded.multiple,
+        "padding": "by the network itself, with zeros at the right and bottom of the normalised image",
+    }

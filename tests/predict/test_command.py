@@ -1,0 +1,202 @@
+"""`sfc predict` and `sfc export` from the command line, on a finished run of the squares."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sfc
+from sfc.classify.inference import infer_cams
+from sfc.classify.train import load_classifier
+from sfc.cli import main
+from sfc.data.images import read_image, read_mask
+from sfc.refine.relation_labels import fused_cam
+from sfc.settings import load_config
+
+SQUARES = ("red", "green", "blue")
+CPU = ["--machine.accelerator=cpu", "--machine.threads=1"]
+
+
+def predict(*arguments: object) -> int:
+    return main(["predict", *map(str, arguments), *CPU])
+
+
+def masks(folder: Path) -> dict[str, np.ndarray]:
+    root = folder / "masks"
+    return {path.relative_to(root).as_posix(): read_mask(path, 3) for path in sorted(root.rglob("*.png"))}
+
+
+@pytest.fixture
+def photos(squares: Path, tmp_path: Path) -> Path:
+    """Four photographs without labels, one of them larger, one in grey."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for index in range(2):
+        shutil.copy(squares / "val" / f"{index}.png", folder / f"{index}.png")
+    with Image.open(squares / "val" / "2.png") as image:
+        image.resize((150, 90)).save(folder / "sub" / "wide.jpg")
+        image.convert("L").save(folder / "sub" / "grey.png")
+    return folder
+
+
+def test_masks_of_a_folder_by_the_segmenter(squares_run: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert predict(squares_run, photos, "--out", out, "--overlays=true", "--probabilities=true") == 0
+    found = masks(out)
+    assert sorted(found) == ["0.png", "1.png", "sub/grey.png", "sub/wide.png"]
+    assert found["sub/wide.png"].shape == (90, 150)
+    probabilities = np.load(out / "probabilities" / "sub" / "wide.npy")
+    assert probabilities.shape == (4, 90, 150)
+    np.testing.assert_allclose(probabilities.sum(axis=0, dtype=np.float32), 1, atol=5e-3)
+    assert (probabilities.argmax(axis=0) == found["sub/wide.png"]).mean() > 0.99
+    assert (out / "overlays" / "0.jpg").is_file()
+    note = json.loads((out / "predictions.json").read_text())
+    assert note["classes"] == ["red", "green", "blue"]
+    assert note["settings"]["scales"] == [1.0, 0.75, 0.5]
+
+
+def test_what_is_there_stays_and_a_broken_photograph_stops_no_other(
+    squares_run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    whole = (photos / "1.png").read_bytes()
+    (photos / "1.png").write_bytes(whole[: len(whole) // 2])
+    assert predict(squares_run, photos, "--out", out) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sfc:")]
+    assert "1.png: the image is truncated or damaged" in error
+    assert sorted(masks(out)) == ["0.png", "sub/grey.png", "sub/wide.png"]
+    times = {path: path.stat().st_mtime_ns for path in (out / "masks").rglob("*.png")}
+    (photos / "1.png").write_bytes(whole)
+    assert predict(squares_run, photos, "--out", out) == 0
+    assert len(masks(out)) == 4
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    assert predict(squares_run, photos, "--out", out, "--crf=true") == 2
+    assert "settings.crf was None" in capsys.readouterr().err
+    other = photos / "sub" / "0.png"
+    shutil.copy(photos / "1.png", other)
+    assert predict(squares_run, other, "--out", out) == 2
+    assert "would overwrite the predictions of" in capsys.readouterr().err
+
+
+def test_crf_scales_tiles_and_variant_change_the_masks(squares_run: Path, photos: Path, tmp_path: Path) -> None:
+    ways = {
+        "plain call": [],
+        "crf": ["--crf=true"],
+        "one size": ["--scales=[1]"],
+        "mirror": ["--mirror=true"],
+        "mean": ["--pooling=mean"],
+        "tiles": ["--tile=64"],
+        "other system": ["--variant=plain"],
+    }
+    probabilities = {}
+    for name, options in ways.items():
+        out = tmp_path / name
+        assert predict(squares_run, photos / "sub" / "wide.jpg", "--out", out, "--probabilities=true", *options) == 0
+        probabilities[name] = np.load(out / "probabilities" / "wide.npy")
+    for name, values in probabilities.items():
+        if name != "plain call":
+            assert not np.array_equal(values, probabilities["plain call"]), name
+
+
+def test_masks_by_cams_with_given_and_predicted_labels(
+    squares_run: Path, squares: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = photos / "labels.csv"
+    table.write_text("image,labels\n0.png,red;blue\n1.png,\nsub/wide.jpg,green\n")
+    given = [squares_run, photos / "0.png", photos / "1.png", photos / "sub" / "wide.jpg", "--source=cams"]
+    assert predict(*given, "--labels", table, "--out", tmp_path / "given") == 0
+    found = masks(tmp_path / "given")
+    assert set(np.unique(found["0.png"])) <= {0, 1, 3}
+    assert not found["1.png"].any()
+    assert set(np.unique(found["wide.png"])) <= {0, 2}
+    assert found["wide.png"].shape == (90, 150)
+    config = load_config([squares_run / "config.yaml"])
+    net, _ = load_classifier(config.classify, SQUARES, squares_run / "sfc" / "classify")
+    keys, weight, prototype = infer_cams(net, read_image(photos / "0.png"), [1, 0, 1], config.localize.scales)
+    expected = keys[fused_cam(weight, prototype, config.refine.seeds.fusion_lambda).argmax(axis=0)]
+    np.testing.assert_array_equal(found["0.png"], expected)
+    assert predict(*given, "--out", tmp_path / "predicted", "--crf=true", "--tile=64") == 0
+    assert masks(tmp_path / "predicted")["wide.png"].shape == (90, 150)
+    assert predict(squares_run, photos, "--source=cams", "--labels", table, "--out", tmp_path / "more") == 2
+    assert "grey.png: has no row in the table of labels" in capsys.readouterr().err
+    assert len(masks(tmp_path / "more")) == 3
+    table.write_text("image,labels\n0.png,purple\n")
+    assert predict(*given, "--labels", table, "--out", tmp_path / "bad") == 2
+    assert "the label 'purple' is not in the class list" in capsys.readouterr().err
+    assert predict(*given, "--probabilities=true", "--out", tmp_path / "bad") == 2
+    assert "only a segmenter has them" in capsys.readouterr().err
+
+
+def test_a_model_folder_predicts_like_its_run(squares_run: Path, photos: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    assert main(["export", str(squares_run), "--model", str(model)]) == 0
+    assert sorted(path.name for path in model.iterdir()) == ["config.json", "model.safetensors"]
+    for source, out in ((squares_run, "by run"), (model, "by model")):
+        assert predict(source, photos / "0.png", "--out", tmp_path / out, "--probabilities=true") == 0
+    np.testing.assert_array_equal(
+        *(np.load(tmp_path / out / "probabilities" / "0.npy") for out in ("by run", "by model"))
+    )
+    notes = [(tmp_path / out / "predictions.json").read_bytes() for out in ("by run", "by model")]
+    assert notes[0] == notes[1]
+    mask = sfc.load(model).mask(read_image(photos / "0.png"))
+    np.testing.assert_array_equal(mask, masks(tmp_path / "by model")["0.png"])
+
+
+def test_predictions_become_coco_and_yolo(squares_run: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert predict(squares_run, photos, "--out", out) == 0
+    coco, yolo = tmp_path / "coco.json", tmp_path / "yolo"
+    assert main(["export", str(out), "--coco", str(coco), "--yolo", str(yolo)]) == 0
+    content = json.loads(coco.read_text())
+    assert {image["file_name"] for image in content["images"]} == {"0.png", "1.png", "sub/grey.png", "sub/wide.jpg"}
+    areas = {name: int((mask > 0).sum()) for name, mask in masks(out).items()}
+    assert sum(entry["area"] for entry in content["annotations"]) == sum(areas.values())
+    assert (yolo / "labels" / "sub" / "wide.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "{tmp}/none", "{photos}"], "neither a run folder (config.yaml) nor a model folder"),
+        (["predict", "{run}", "{photos}", "--trained-on=irn"], "segmenter/irn/checkpoint.pt: no such checkpoint"),
+        (["predict", "{run}", "{photos}", "--scales=[]"], "--scales are factors from 0.01 up"),
+        (["predict", "{run}", "{photos}", "--pooling=most"], "--pooling is maximum or mean, not most"),
+        (["predict", "{run}", "{photos}", "--tile=3"], "--tile is at least 64"),
+        (["predict", "{run}", "{photos}", "--labels=x.csv"], "--labels is for --source cams"),
+        (["export", "{run}"], "name what to write"),
+        (["export", "{run}", "--coco=x.json", "--onnx=x.onnx"], "call export for each"),
+        (["export", "{run}", "--coco=x.json"], "predictions.json: no such file, so this is no folder of predictions"),
+        (["export", "{run}", "--voc=x.tgz"], "--voc needs --voc-root"),
+    ],
+)
+def test_one_sentence_for_every_mistake(
+    arguments: list[str],
+    message: str,
+    squares_run: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    filled = [each.format(tmp=tmp_path, run=squares_run, photos=photos) for each in arguments]
+    out = [f"--out={tmp_path / 'out'}"] if arguments[0] == "predict" else []
+    assert main([*filled, *out]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_cut_in_half_is_named(
+    squares_run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(squares_run, tmp_path / "run"))
+    path = run / "sfc" / "segmenter" / "crf" / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert predict(run, photos, "--out", tmp_path / "out") == 2
+    assert "segmenter/crf/checkpoint.pt: the checkpoint is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

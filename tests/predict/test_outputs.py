@@ -1,0 +1,74 @@
+"""What is written of a photograph, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sfc.data.images import read_mask
+from sfc.errors import DataError, SFCError
+from sfc.predict.outputs import Outputs, Strip, overlay
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
+PROBABILITIES = np.random.default_rng(1).dirichlet([1, 1, 1], (30, 20)).transpose(2, 0, 1).astype(np.float32)
+
+
+def strips(heights: tuple[int, ...] = (12, 1, 17)) -> Iterator[Strip]:
+    top = 0
+    for height in heights:
+        rows = PROBABILITIES[:, top : top + height]
+        yield top, rows.argmax(axis=0).astype(np.uint8), rows
+        top += height
+
+
+def test_mask_probabilities_and_overlay_from_strips(tmp_path: Path) -> None:
+    outputs = Outputs(tmp_path, probabilities=True, overlays=True)
+    assert not outputs.finished("sub/ü")
+    outputs.write("sub/ü", IMAGE, 3, strips())
+    assert outputs.finished("sub/ü")
+    np.testing.assert_array_equal(read_mask(tmp_path / "masks/sub/ü.png", 2), PROBABILITIES.argmax(axis=0))
+    with Image.open(tmp_path / "masks/sub/ü.png") as mask:
+        assert mask.mode == "P"
+        assert np.asarray(mask.convert("RGB")).any()
+    stored = np.load(tmp_path / "probabilities/sub/ü.npy", allow_pickle=False)
+    assert stored.dtype == np.float16
+    np.testing.assert_array_equal(stored, PROBABILITIES.astype(np.float16))
+    with Image.open(tmp_path / "overlays/sub/ü.jpg") as picture:
+        assert picture.size == (20, 30)
+
+
+def test_only_what_is_wanted(tmp_path: Path) -> None:
+    Outputs(tmp_path).write("a", IMAGE, 3, strips())
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a.png"]
+    assert Outputs(tmp_path).finished("a")
+    assert not Outputs(tmp_path, overlays=True).finished("a")
+    assert not Outputs(tmp_path, probabilities=True).finished("a")
+
+
+def test_a_source_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    def broken() -> Iterator[Strip]:
+        yield next(strips())
+        raise DataError("photo.jpg", "went away")
+
+    with pytest.raises(DataError, match="went away"):
+        Outputs(tmp_path, probabilities=True, overlays=True).write("a", IMAGE, 3, broken())
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "masks").write_text("in the way")
+    with pytest.raises(SFCError, match=r"masks/a\.png: cannot be written"):
+        Outputs(tmp_path).write("a", IMAGE, 3, strips())
+
+
+def test_an_overlay_colours_classes_and_leaves_background(tmp_path: Path) -> None:
+    mask = np.zeros((30, 20), np.uint8)
+    mask[5:10, 5:10] = 1
+    picture = overlay(IMAGE, mask)
+    np.testing.assert_array_equal(picture[mask == 0], IMAGE[mask == 0])
+    expected = np.round(0.45 * IMAGE[7, 7] + 0.55 * np.array([128, 0, 0]))
+    np.testing.assert_array_equal(picture[7, 7], expected)
