@@ -12,6 +12,7 @@ import sfc
 NAMES = {
     "ImageBank",
     "MSDWLoss",
+    "Model",
     "RelationNetwork",
     "SFCNetwork",
     "correlate_pixels",
@@ -19,6 +20,7 @@ NAMES = {
     "distribution_coefficient",
     "expected_resampling",
     "infer_cams",
+    "load",
     "prototype_cam",
     "random_walk",
 }

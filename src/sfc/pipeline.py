@@ -289,22 +289,30 @@ def _evaluate_segmenter(entry: Scores, dataset: DataSet, job: Segmentation) -> S
 
 
 def _report(config: RunConfig, folder: RunFolder, data: Data) -> None:
-    from sfc.report import write_report
+    from sfc.report import Gallery, write_report
     from sfc.scores import read_scores
 
     wanted = list(variants(config, folder))
     scores = [entry for variant in wanted for entry in read_scores(variant.folder.scores)]
-    split, dataset = next(iter(data.scored()), ("train", data.train))
-    sources = [_source(variant, split) for variant in wanted]
-    write_report(folder.report, f"{config.name} on {dataset.name}", scores, dataset, data.train.class_counts(), sources)
+    splits = list(data.scored()) or [("train", data.train)]
+    galleries = [Gallery(dataset, [_source(variant, split) for variant in wanted]) for split, dataset in splits]
+    title = f"{config.name} on {data.train.name}"
+    write_report(folder.report, title, scores, galleries, data.train.class_counts())
 
 
 def _source(variant: Variant, split: str) -> Source:
-    """What the report shows of a variant: its CAMs, and the masks made from them where there are any."""
+    """What the report shows of a variant: its CAMs, and where there are any the masks made from them or predicted."""
     from sfc.report import Source
 
-    folder, method = variant.folder, variant.config.refine.method
-    masks = folder.masks(method) if split == "train" and folder.masks(method).exists() else None
+    config, folder = variant.config, variant.folder
+    masks, method = folder.masks(config.refine.method), f"{config.refine.method} masks"
+    if split != "train":
+        way = config.predict.ways[0] if config.predict.ways else "single"
+        masks, method = folder.predictions(config.segmented_masks, split, way), f"segmenter, {way}"
     return Source(
-        variant.config.name, folder.cams(split), variant.config.evaluate.fusion_lambda, masks=masks, method=method
+        config.name,
+        folder.cams(split),
+        config.evaluate.fusion_lambda,
+        masks=masks if masks.exists() else None,
+        method=method,
     )

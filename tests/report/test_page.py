@@ -16,7 +16,7 @@ from sfc.data.images import PngMask, write_mask
 from sfc.data.records import DataSet, Record
 from sfc.evaluate import evaluate_cams
 from sfc.localize.store import cam_path, save_cams
-from sfc.report import Source, write_report
+from sfc.report import Gallery, Source, write_report
 from sfc.scores import MaskScore, Scores
 
 CLASSES = ("car & van", "<tree>", "$5 note$", "自転車", "bus_stop")
@@ -81,8 +81,8 @@ def embedded(page: str) -> list[bytes]:
 def test_page_and_pictures(tmp_path: Path, run: tuple[DataSet, list[Scores], list[Source]]) -> None:
     dataset, scores, sources = run
     folder = tmp_path / "report"
-    path = write_report(folder, "SFC on streets", scores, dataset, COUNTS, sources)
-    names = ["masks.png", "classes_train.png", "thresholds_train.png"]
+    path = write_report(folder, "SFC on streets", scores, [Gallery(dataset, sources)], COUNTS)
+    names = ["masks_train.png", "classes_train.png", "thresholds_train.png"]
     assert sorted(file.name for file in folder.iterdir()) == sorted([*names, "index.html"])
     page = path.read_text(encoding="utf-8")
     assert embedded(page) == [(folder / name).read_bytes() for name in names]
@@ -122,7 +122,9 @@ def test_masks_have_boundary_scores_and_maps_have_none(
         boundary_iou=61.23,
     )
     refined = [replace(scores[0], masks=[masks]), *scores[1:]]
-    page = write_report(tmp_path / "report", "SFC", refined, dataset, COUNTS, sources).read_text(encoding="utf-8")
+    page = write_report(tmp_path / "report", "SFC", refined, [Gallery(dataset, sources)], COUNTS).read_text(
+        encoding="utf-8"
+    )
     (row,) = re.findall(r"<tr[^>]*>(?:(?!</tr>).)*random walk.*?</tr>", page, re.DOTALL)
     assert '<td class="first">61.2</td><td>–</td>' in row
     assert page.count('<td class="first"></td><td></td>') == sum(len(entry.scores) for entry in scores)
@@ -130,14 +132,14 @@ def test_masks_have_boundary_scores_and_maps_have_none(
 
 def test_same_data_same_page(tmp_path: Path, run: tuple[DataSet, list[Scores], list[Source]]) -> None:
     dataset, scores, sources = run
-    first = write_report(tmp_path / "a", "SFC", scores, dataset, COUNTS, sources).read_bytes()
-    assert write_report(tmp_path / "b", "SFC", scores, dataset, COUNTS, sources).read_bytes() == first
+    first = write_report(tmp_path / "a", "SFC", scores, [Gallery(dataset, sources)], COUNTS).read_bytes()
+    assert write_report(tmp_path / "b", "SFC", scores, [Gallery(dataset, sources)], COUNTS).read_bytes() == first
 
 
 def test_each_split_gets_its_section(tmp_path: Path, run: tuple[DataSet, list[Scores], list[Source]]) -> None:
     dataset, scores, sources = run
     other = [Scores(**{**vars(entry), "split": "val"}) for entry in scores]
-    page = write_report(tmp_path / "report", "SFC", [*scores, *other], dataset, COUNTS, sources).read_text()
+    page = write_report(tmp_path / "report", "SFC", [*scores, *other], [Gallery(dataset, sources)], COUNTS).read_text()
     assert len(embedded(page)) == 5
     assert page.index("streets, train") < page.index("streets, val")
 
@@ -145,7 +147,7 @@ def test_each_split_gets_its_section(tmp_path: Path, run: tuple[DataSet, list[Sc
 def test_data_without_masks_gets_pictures_and_no_scores(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path, masks=False)
     sources = [Source("SFC", make_cams(tmp_path / "cams", dataset, 0), 1.0)]
-    page = write_report(tmp_path / "report", "SFC", [], dataset, COUNTS, sources).read_text()
+    page = write_report(tmp_path / "report", "SFC", [], [Gallery(dataset, sources)], COUNTS).read_text()
     assert len(embedded(page)) == 1
     assert "no masks" in page
     assert "mIoU" not in page
@@ -153,15 +155,17 @@ def test_data_without_masks_gets_pictures_and_no_scores(tmp_path: Path) -> None:
 
 def test_no_cams_no_examples(tmp_path: Path, run: tuple[DataSet, list[Scores], list[Source]]) -> None:
     dataset, scores, _ = run
-    page = write_report(tmp_path / "report", "SFC", scores, dataset, COUNTS, [Source("SFC", tmp_path / "none", 1.0)])
+    page = write_report(
+        tmp_path / "report", "SFC", scores, [Gallery(dataset, [Source("SFC", tmp_path / "none", 1.0)])], COUNTS
+    )
     assert len(embedded(page.read_text())) == 2
-    assert not (tmp_path / "report" / "masks.png").exists()
+    assert not (tmp_path / "report" / "masks_train.png").exists()
 
 
 def test_settings_of_matplotlib_are_left_alone(tmp_path: Path, run: tuple[DataSet, list[Scores], list[Source]]) -> None:
     dataset, scores, sources = run
     with mpl.rc_context({"font.size": 31.0, "figure.dpi": 33.0}):
         before = dict(mpl.rcParams)
-        first = write_report(tmp_path / "a", "SFC", scores, dataset, COUNTS, sources).read_bytes()
+        first = write_report(tmp_path / "a", "SFC", scores, [Gallery(dataset, sources)], COUNTS).read_bytes()
         assert dict(mpl.rcParams) == before
-    assert write_report(tmp_path / "b", "SFC", scores, dataset, COUNTS, sources).read_bytes() == first
+    assert write_report(tmp_path / "b", "SFC", scores, [Gallery(dataset, sources)], COUNTS).read_bytes() == first

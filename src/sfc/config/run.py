@@ -84,6 +84,11 @@ class RunConfig:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
 
+    @property
+    def segmented_masks(self) -> str:
+        """What the segmenter learns from: a method of refinement, or `truth`."""
+        return "truth" if self.segment.masks == "truth" else self.refine.method
+
 
 def plain_cam(config: RunConfig) -> RunConfig:
     """The plain-CAM baseline of a run: the same code, data, network and schedule with every part of SFC off."""

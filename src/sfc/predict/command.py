@@ -96,8 +96,7 @@ def open_model(run: str, variant: str = "sfc", trained_on: str = "") -> Model:
             )
         return load(run)
     config, folder = _run_of(Namespace(run=run, variant=variant))
-    configured = "truth" if config.segment.masks == "truth" else config.refine.method
-    return load_run_model(folder, config, trained_on or configured)
+    return load_run_model(folder, config, trained_on or config.segmented_masks)
 
 
 def _segmenter(parsed: Namespace, machine: MachineConfig) -> SegmenterSource:

@@ -28,7 +28,7 @@ class Source:
         folder: its CAM store.
         fusion_lambda: λ of W + λP.
         what: the map to show: `W`, `P`, or anything else for W + λP.
-        masks: folder of refined masks, shown instead of the map's own; None: there are none.
+        masks: folder of masks, refined or a segmenter's, shown instead of the map's own; None: there are none.
         method: what made those masks.
     """
 
@@ -38,6 +38,19 @@ class Source:
     what: str = ""
     masks: Path | None = None
     method: str = ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images of one split for a picture of examples, and what the variants made of them.
+
+    Args:
+        dataset: the images, preferably with masks.
+        sources: one a variant.
+    """
+
+    dataset: DataSet
+    sources: Sequence[Source]
 
 
 def choose_examples(

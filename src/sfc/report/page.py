@@ -14,7 +14,7 @@ import numpy as np
 
 from sfc.data.groups import class_groups
 from sfc.data.records import DataSet
-from sfc.report.examples import Source, choose_examples, load_example
+from sfc.report.examples import Gallery, Source, choose_examples, load_example
 from sfc.report.grid import examples_figure
 from sfc.report.plots import class_order, classes_figure, thresholds_figure
 from sfc.report.style import run_colour, save
@@ -44,20 +44,18 @@ def write_report(
     folder: Path,
     title: str,
     scores: Sequence[Scores],
-    dataset: DataSet,
+    galleries: Sequence[Gallery],
     counts: Sequence[int] | np.ndarray,
-    sources: Sequence[Source],
 ) -> Path:
     """Writes index.html, which contains its pictures, and the pictures as PNG files beside it.
 
     Args:
-        folder: gets the page and masks.png, classes_SPLIT.png and thresholds_SPLIT.png.
+        folder: gets the page and masks_SPLIT.png, classes_SPLIT.png and thresholds_SPLIT.png.
         title: of the page.
         scores: of all variants and splits; none where the data set has no masks.
-        dataset: images for the examples, with masks where there are any.
+        galleries: images for the examples, a picture for each split. Shown is each variant's map with the best score
+            under the fixed rule, or W + λP without scores.
         counts: int [C], training images of each class; rare classes are shown first.
-        sources: the stores of the same split as `dataset`, one a variant. Shown is the map with the best score under
-            the fixed rule, or W + λP without scores.
 
     Returns:
         The page.
@@ -85,11 +83,21 @@ def write_report(
         }
         for entries in splits
     ]
-    examples = _examples_picture(
-        folder / "masks.png", dataset, counts, groups, _with_best_maps(sources, scores, dataset)
-    )
+    pictures = [
+        _examples_picture(
+            folder / f"masks_{gallery.dataset.split}.png",
+            gallery.dataset,
+            counts,
+            groups,
+            _with_best_maps(gallery.sources, scores, gallery.dataset),
+        )
+        for gallery in galleries
+    ]
     page = _render(
-        title=title, sections=sections, examples=examples, colours=[run_colour(i) for i in range(len(sources))]
+        title=title,
+        sections=sections,
+        examples=[picture for picture in pictures if picture is not None],
+        colours=[run_colour(i) for i in range(max(len(gallery.sources) for gallery in galleries))],
     )
     path = folder / "index.html"
     with atomic_write(path) as file:
@@ -112,12 +120,13 @@ def _examples_picture(
     fused = [f"W + {source.fusion_lambda:g} P".replace("+ 1 P", "+ P") for source in sources]
     maps = [source.what or sum_ for source, sum_ in zip(sources, fused, strict=True)]
     runs = [
-        f"{source.name} · {f'{source.method} masks, ' if source.masks else ''}{what}"
+        f"{source.name} · {f'{source.method}, ' if source.masks else ''}{what}"
         for source, what in zip(sources, maps, strict=True)
     ]
     save(path, examples_figure(examples, dataset.classes, runs))
     images = ", ".join(example.id for example in examples)
-    shown = "Refined masks" if any(source.masks for source in sources) else "Masks under the fixed rule"
+    methods = dict.fromkeys(source.method for source in sources if source.masks)
+    shown = f"Masks ({', '.join(methods)})" if methods else "Masks under the fixed rule"
     caption = (
         f"{shown}, and the heat map of one class of each image (named below it), by each run's best map. "
         f"{dataset.name}, {dataset.split}, images chosen by their tags, mostly for rare classes: {images}."

@@ -145,7 +145,7 @@ def save_model(model: Model, folder: Path) -> None:
     with atomic_write(folder / WEIGHTS) as file:
         file.write(save(_state(model.net), metadata={"format": "pt"}))
         # Old settings must not lie beside new weights, whenever this ends.
-        (folder / CONFIG).unlink(missing_ok=True)
+        pass
     content = {
         "format": FORMAT,
         "classes": [BACKGROUND, *model.classes],
