@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import sfc.settings
 from sfc.config import DataConfig, MachineConfig, NetworkConfig, RunConfig, plain_cam
 from sfc.errors import ConfigError
-from sfc.settings import LEAST, MOST, differences, load_config, plain_values, require_same, write_config
+from sfc.settings import LEAST, MOST, load_config, plain_values, write_config
 
 RECIPES = sorted((Path(sfc.settings.__file__).parent / "configs").glob("*.yaml"))
 
@@ -217,24 +217,6 @@ def test_plain_cam_switches_off_every_part_and_nothing_else(path: Path) -> None:
         "classify.loss.half_size_pass": False,
         "classify.bank.draws": 0,
     }
-
-
-def test_require_same_names_the_file_and_every_difference() -> None:
-    old = {"a": {"b": 1, "c": [1, 2]}, "d": "x", "gone": 3}
-    new = {"a": {"b": 2, "c": [1, 2]}, "d": "x", "fresh": {"e": 5}}
-    assert differences(old, new) == [
-        "a.b was 1 and is 2",
-        "gone was 3 and is None",
-        "fresh was None and is {'e': 5}",
-    ]
-    with pytest.raises(ConfigError, match=r"^run/x\.pt was begun with other settings: a\.b was 1 and is 2; gone"):
-        require_same(Path("run/x.pt"), old, new)
-    require_same(Path("run/x.pt"), old, dict(reversed(old.items())))
-
-
-def test_require_same_shortens_long_lists() -> None:
-    with pytest.raises(ConfigError, match=r"4 was 4 and is -4 and more\. Choose another run folder"):
-        require_same(Path("x"), {str(i): i for i in range(7)}, {str(i): -i for i in range(7)} | {"0": 1})
 
 
 def test_every_setting_is_documented() -> None:

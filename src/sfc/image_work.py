@@ -17,7 +17,7 @@ from sfc.config import MachineConfig
 from sfc.data.records import Record
 from sfc.errors import DataError, SFCError
 from sfc.run_folder import write_json
-from sfc.settings import require_origin
+from sfc.same_run import require_origin
 from sfc.training_log import progress_bar
 
 MOST_AT_ONCE = 8

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from sfc.config import RunConfig
+from sfc.errors import ConfigError
 from sfc.run_folder import RunFolder
-from sfc.settings import plain_values, read_plain, require_same
+from sfc.settings import plain_values, read_plain
 
 FREE = {
     "data": ("root", "val", "train_masks", "head_share", "tail_share"),
@@ -44,3 +47,60 @@ def _binding(settings: Mapping[str, Any], sections: Sequence[str]) -> dict[str, 
         return {key: kept(f"{name}.{key}", value) for key, value in values.items() if key not in free}
 
     return {name: kept(name, settings.get(name)) for name in sections}
+
+
+def differences(old: Any, new: Any, defaults: Any = None, name: str = "") -> list[str]:
+    """Names and values of the settings that differ between two nested mappings.
+
+    Args:
+        old: of earlier work.
+        new: of this.
+        defaults: nested like them; what `old` lacks and `new` has at its default is no difference, since a setting
+            that a new version brings computes at its default what earlier versions did.
+        name: of the section, for the messages.
+    """
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return [] if old == new else [f"{name} was {old!r} and is {new!r}"]
+    known = defaults if isinstance(defaults, Mapping) else {}
+    found = []
+    for key in (*old, *(key for key in new if key not in old)):
+        if key in old or key not in known or new[key] != known[key]:
+            path = f"{name}.{key}" if name else key
+            found += differences(old.get(key), new.get(key), known.get(key), path)
+    return found
+
+
+def require_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuses to go on with work that was begun with other settings.
+
+    Raises:
+        ConfigError: names the file and every setting that differs.
+    """
+    settings = plain_values(asdict(RunConfig()))
+    # Sections of refinement stand on their own in what its files were made from.
+    changed = differences(old, new, {**settings, **settings["refine"]})
+    if changed:
+        raise ConfigError(
+            f"{path} was begun with other settings: {'; '.join(changed[:5])}"
+            f"{' and more' if len(changed) > 5 else ''}. Choose another run folder, or delete this one to begin again"
+        )
+
+
+def require_origin(path: Path, expected: Mapping[str, Any]) -> bool:
+    """Refuses to go on with files that were made from something else; False if nothing was made yet.
+
+    Args:
+        path: JSON file beside those files that says what they were made from.
+        expected: what they should have been made from, plain values.
+
+    Raises:
+        ConfigError: names what differs, or the file is damaged.
+    """
+    if not path.exists():
+        return False
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: damaged; delete {path.parent} and make its files again") from error
+    require_same(path, found, expected)
+    return True

@@ -1,9 +1,8 @@
-"""Settings: read strictly, written whole, and compared with those that earlier work was done with."""
+"""Settings: read strictly, and written whole."""
 
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
@@ -261,45 +260,3 @@ def plain_values(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: plain_values(item) for key, item in value.items()}
     return [plain_values(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """Names and values of the settings that differ between two nested mappings."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = [*old, *(key for key in new if key not in old)]
-        return [d for key in keys for d in differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)]
-    return [] if old == new else [f"{name} was {old!r} and is {new!r}"]
-
-
-def require_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuses to go on with work that was begun with other settings.
-
-    Raises:
-        ConfigError: names the file and every setting that differs.
-    """
-    changed = differences(old, new)
-    if changed:
-        raise ConfigError(
-            f"{path} was begun with other settings: {'; '.join(changed[:5])}"
-            f"{' and more' if len(changed) > 5 else ''}. Choose another run folder, or delete this one to begin again"
-        )
-
-
-def require_origin(path: Path, expected: Mapping[str, Any]) -> bool:
-    """Refuses to go on with files that were made from something else; False if nothing was made yet.
-
-    Args:
-        path: JSON file beside those files that says what they were made from.
-        expected: what they should have been made from, plain values.
-
-    Raises:
-        ConfigError: names what differs, or the file is damaged.
-    """
-    if not path.exists():
-        return False
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: damaged; delete {path.parent} and make its files again") from error
-    require_same(path, found, expected)
-    return True

@@ -24,7 +24,7 @@ from sfc.checkpoint import load_checkpoint, save_checkpoint
 from sfc.config import MachineConfig, TrainingConfig
 from sfc.errors import ConfigError, SFCError
 from sfc.optimiser import ParameterGroup, make_optimiser, schedule
-from sfc.settings import require_same
+from sfc.same_run import require_same
 from sfc.training_log import TrainingLog
 
 PATIENCE = timedelta(hours=24)

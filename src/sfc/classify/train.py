@@ -27,7 +27,8 @@ from sfc.data.records import DataSet
 from sfc.data.training_set import TrainingSet
 from sfc.errors import CheckpointError, ConfigError
 from sfc.optimiser import ParameterGroup
-from sfc.settings import plain_values, require_same
+from sfc.same_run import require_same
+from sfc.settings import plain_values
 from sfc.training import Batch, Job, fit, steps_per_epoch, synchronise_norms
 
 BANK_STREAM = 1
@@ -210,8 +211,8 @@ def load_classifier(config: ClassifyConfig, classes: tuple[str, ...], folder: Pa
     """
     path = folder / "checkpoint.pt"
     saved = load_checkpoint(path)
-    require_same(path, saved["fingerprint"]["classify"], _settings(config))
-    require_same(path, {"classes": saved["fingerprint"]["classes"]}, {"classes": list(classes)})
+    expected = {"classify": _settings(config), "classes": list(classes)}
+    require_same(path, {name: saved["fingerprint"].get(name) for name in expected}, expected)
     if saved["step"] < saved["steps"]:
         raise CheckpointError(f"{path}: training stopped at step {saved['step']} of {saved['steps']}; finish it first")
     choice = "last"

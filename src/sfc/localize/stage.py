@@ -18,7 +18,8 @@ from sfc.data.records import DataSet, Record
 from sfc.errors import ConfigError
 from sfc.image_work import claim, unfinished, work_through
 from sfc.localize.store import cam_path, save_cams
-from sfc.settings import plain_values, require_origin
+from sfc.same_run import require_origin
+from sfc.settings import plain_values
 
 ORIGIN = "cams.json"
 """Says in a store whose CAMs it holds."""

@@ -24,7 +24,8 @@ from sfc.optimiser import ParameterGroup
 from sfc.refine.relation_loss import pair_counts, relation_loss
 from sfc.refine.relation_network import RelationNetwork
 from sfc.refine.relation_set import CornerCrops, RelationSet
-from sfc.settings import plain_values, require_same
+from sfc.same_run import require_same
+from sfc.settings import plain_values
 from sfc.training import Batch, Job, collate, fit
 
 FROM_CLASSIFIER = "classifier"

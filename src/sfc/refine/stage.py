@@ -25,7 +25,8 @@ from sfc.refine.pseudo_mask import walk_mask
 from sfc.refine.relation_labels import LabelCRF, fused_cam, relation_labels
 from sfc.refine.relation_train import FROM_CLASSIFIER, load_relation_network, train_relation_network
 from sfc.run_folder import VariantFolder
-from sfc.settings import plain_values, require_origin
+from sfc.same_run import require_origin
+from sfc.settings import plain_values
 
 ORIGIN = "masks.json"
 """Says in a folder of masks what they were made from."""

@@ -52,7 +52,7 @@ class Model:
         classes: foreground; channel 1 + c of the network is class c, and channel 0 the background.
         network: describes the network without the run that it comes from.
         predict: scales, CRF and tiles of its predictions.
-        provenance: plain values that say which data, masks and command it was made from.
+        provenance: plain values that say which data, masks and versions it was made from.
     """
 
     net: Segmenter
@@ -118,20 +118,22 @@ def load_run_model(folder: VariantFolder, config: RunConfig, source: str) -> Mod
         network = replace(network, backbone=config.classify.network.backbone)
         classifier = Backbone(network.backbone, frozen_norm=network.frozen_norm, trained_from=0)
     net = load_segmenter(segment, classes, folder.segmenter(source), classifier)
+    # Names, not paths: a model travels, and whose folders it was made in is nobody's business.
+    data = replace(config.data, root=Path(config.data.root).resolve().name)
     provenance = {
-        "data": {"settings": asdict(config.data), "input_hash": fingerprint["data"]},
+        "data": {"settings": asdict(data), "input_hash": fingerprint["data"]},
         "masks": source,
         "origin": fingerprint["origin"],
         "checkpoint": file_hash(path),
         "steps": saved["steps"],
-        "manifest": _manifest(RunFolder(folder.root.parent).manifest),
+        "versions": _versions(RunFolder(folder.root.parent).manifest),
     }
     return Model(net, classes, network, config.predict, plain_values(provenance))
 
 
-def _manifest(path: Path) -> dict[str, Any] | None:
-    """Command, versions and commit of a run, where they are known."""
-    return _read_json(path, ConfigError) if path.is_file() else None
+def _versions(manifest: Path) -> dict[str, Any] | None:
+    """Versions and commit that made a run, where they are known."""
+    return _read_json(manifest, ConfigError).get("versions") if manifest.is_file() else None
 
 
 def save_model(model: Model, folder: Path) -> None:
@@ -145,7 +147,7 @@ def save_model(model: Model, folder: Path) -> None:
     with atomic_write(folder / WEIGHTS) as file:
         file.write(save(_state(model.net), metadata={"format": "pt"}))
         # Old settings must not lie beside new weights, whenever this ends.
-        pass
+        (folder / CONFIG).unlink(missing_ok=True)
     content = {
         "format": FORMAT,
         "classes": [BACKGROUND, *model.classes],

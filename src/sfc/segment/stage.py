@@ -17,9 +17,10 @@ from sfc.data.labelled_set import LabelSource, PngLabels, true_labels
 from sfc.data.records import DataSet
 from sfc.errors import ConfigError, DataError
 from sfc.run_folder import VariantFolder, file_hash
+from sfc.same_run import require_origin
 from sfc.segment.predict import ORIGIN, Predictor, predict_masks
 from sfc.segment.train import load_segmenter, train_segmenter
-from sfc.settings import plain_values, require_origin
+from sfc.settings import plain_values
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from sfc.data.read import input_hash
 from sfc.data.records import IGNORE, DataSet
 from sfc.errors import CheckpointError, ConfigError, SFCError
 from sfc.optimiser import ParameterGroup
+from sfc.same_run import require_same
 from sfc.segment.loss import Size, label_counts, pyramid, segmentation_losses
 from sfc.segment.networks import Segmenter, build_segmenter
-from sfc.settings import plain_values, require_same
+from sfc.settings import plain_values
 from sfc.training import Batch, Job, fit, synchronise_norms
 
 
