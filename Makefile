@@ -33,7 +33,9 @@ bench: $(READY)  ## Every benchmark, beside the figure it must reach
 	$(BIN)/python benchmarks/run_all.py $(ARGS)
 
 pins: $(READY)  ## Renew constraints.txt with the newest versions
-	$(BIN)/uv pip compile --quiet --upgrade --universal --all-extras --no-annotate --no-header pyproject.toml -o constraints.txt
+	grep '^#' constraints.txt > constraints.new
+	$(BIN)/uv pip compile --quiet --upgrade --universal --all-extras --no-annotate --no-header pyproject.toml >> constraints.new
+	mv constraints.new constraints.txt
 
 clean:  ## Remove the environment and caches (runs stay)
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from sfc.config.classify import BankConfig, ClassifyConfig, LocalizeConfig
+from sfc.config.classify import BankConfig, ClassifyConfig, LocalizeConfig, LossConfig
 from sfc.config.predict import PredictConfig
 from sfc.config.refine import RefineConfig
 from sfc.config.segment import SegmentConfig
@@ -91,11 +91,14 @@ class RunConfig:
 
 
 def plain_cam(config: RunConfig) -> RunConfig:
-    """The plain-CAM baseline of a run: the same code, data, network and schedule with every part of SFC off."""
+    """The plain-CAM baseline of a run: the same code, data, network and schedule with every part of SFC off.
+
+    Settings that act through those parts alone have one value in it, so that it stays the same whatever SFC's are.
+    """
     classify = replace(
         config.classify,
-        network=replace(config.classify.network, pixel_correlation=False),
-        loss=replace(config.classify.loss, prototype_weight=0.0, scale_weight=0.0, half_size_pass=False),
+        network=replace(config.classify.network, pixel_correlation=False, consistency_gradient=1.0),
+        loss=LossConfig(prototype_weight=0.0, scale_weight=0.0, half_size_pass=False, coefficient="off"),
         bank=BankConfig(draws=0),
     )
     return replace(config, name="plain CAM", baseline=False, classify=classify)
