@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,24 @@ def test_any_other_error_stops_the_work(fabric: Fabric) -> None:
     with pytest.raises(SFCError, match="the disk is full"):
         work_through(fabric, RECORDS, work, "work", "done")
     assert len(done) < len(RECORDS)
+
+
+def test_large_images_come_last_and_alone(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    running: list[str] = []
+    seen: list[tuple[str, int]] = []
+
+    def work(record: Record) -> None:
+        running.append(record.id)
+        time.sleep(0.01)
+        seen.append((record.id, len(running)))
+        running.remove(record.id)
+
+    large = {RECORDS[0].id, RECORDS[2].id}
+    work_through(fabric, RECORDS, work, "work", "done", lambda record: record.id in large)
+    assert {name for name, _ in seen} == {record.id for record in RECORDS}
+    assert {name for name, _ in seen[-2:]} == large
+    assert [together for _, together in seen[-2:]] == [1, 1]
 
 
 def test_threads_are_shared_out_and_given_back() -> None:

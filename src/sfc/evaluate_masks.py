@@ -80,7 +80,8 @@ def evaluate_masks(
         total.merge(counts)
     if not total.matrix.counts.any():
         raise SFCError(f"{folder}: no pixel is both decided and known")
-    return total.score(what, class_groups, undecided)
+    some = f" ({len(found)} of {len(records)} images)" if len(found) < len(records) else ""
+    return total.score(f"{what}{some}", class_groups, undecided)
 
 
 @dataclass

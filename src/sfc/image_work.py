@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,19 @@ def one_image_a_thread(images: int) -> Iterator[int]:
         torch.set_num_threads(total)
 
 
-def claim(fabric: Fabric, note: Path, origin: Mapping[str, Any]) -> None:
+def claim(fabric: Fabric, note: Path, origin: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
     """Says in `note` what the files beside it are made from; every process calls this.
+
+    Args:
+        fabric: devices and processes.
+        note: JSON file.
+        origin: plain values.
+        defaults: see `require_origin`.
 
     Raises:
         ConfigError: they were made from something else; the message names what differs.
     """
-    if not require_origin(note, origin) and fabric.is_global_zero:
+    if not require_origin(note, origin, defaults) and fabric.is_global_zero:
         write_json(note, dict(origin))
     fabric.barrier()
 
@@ -66,7 +73,12 @@ def unfinished(fabric: Fabric, records: Sequence[Record], finished: Callable[[Re
 
 
 def work_through(
-    fabric: Fabric, todo: Sequence[Record], work: Callable[[Record], None], title: str, finished: str
+    fabric: Fabric,
+    todo: Sequence[Record],
+    work: Callable[[Record], None],
+    title: str,
+    finished: str,
+    is_large: Callable[[Record], bool] | None = None,
 ) -> None:
     """Does `work` on this process's share of the records; an image at fault does not stop the others.
 
@@ -76,31 +88,64 @@ def work_through(
         work: called in several threads; raises DataError where the image is at fault. Any other error stops all.
         title: shown beside the progress bar.
         finished: where the results of all other images are, for the message.
+        is_large: images that need so much memory that each is worked on alone, after the others and with all threads.
 
     Raises:
         SFCError: some images were at fault; all others are done.
     """
-    share = iter(todo[fabric.global_rank :: fabric.world_size])
-    length = len(range(fabric.global_rank, len(todo), fabric.world_size))
-    failures: list[DataError] = []
-    with progress_bar() as bar, one_image_a_thread(length) as at_once, ThreadPoolExecutor(at_once) as pool:
-        task = bar.add_task(title, total=length, note="", visible=fabric.is_global_zero and length > 0)
-        # A short queue: an interruption should not have to wait for the whole list.
-        pending: set[Future[None]] = {pool.submit(work, record) for record in islice(share, 2 * at_once)}
-        while pending:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                try:
-                    future.result()
-                except DataError as error:
-                    failures.append(error)
-                bar.update(task, advance=1)
-            pending |= {pool.submit(work, record) for record in islice(share, len(done))}
+    share = todo[fabric.global_rank :: fabric.world_size]
+    large = [record for record in share if is_large(record)] if is_large else []
+    apart = {record.id for record in large}
+    failures = _Failures()
+    with progress_bar() as bar:
+        task = bar.add_task(title, total=len(share), note="", visible=fabric.is_global_zero and len(share) > 0)
+
+        def done() -> None:
+            bar.update(task, advance=1)
+
+        _in_threads([record for record in share if record.id not in apart], MOST_AT_ONCE, work, failures, done)
+        _in_threads(large, 1, work, failures, done)
     # All processes stop together: one that ended early would take the others with it.
-    count = fabric.all_reduce(torch.tensor(len(failures), device=fabric.device), reduce_op="sum")
+    count = fabric.all_reduce(torch.tensor(failures.count, device=fabric.device), reduce_op="sum")
     assert isinstance(count, torch.Tensor)
     total = int(count)
     if total:
-        first = str(failures[0]) if failures else "another process names an image that cannot be used"
+        first = failures.first or "another process names an image that cannot be used"
         more = f" and {total - 1} more images cannot be used" if total > 1 else ""
         raise SFCError(f"{first}{more}; {finished}")
+
+
+@dataclass
+class _Failures:
+    """Images at fault, in words: an exception would keep the pixels of its image in memory."""
+
+    count: int = 0
+    first: str = ""
+
+    def add(self, error: DataError) -> None:
+        self.first = self.first or str(error)
+        self.count += 1
+
+
+def _in_threads(
+    records: Sequence[Record],
+    most_at_once: int,
+    work: Callable[[Record], None],
+    failures: _Failures,
+    done: Callable[[], None],
+) -> None:
+    if not records:
+        return
+    with one_image_a_thread(min(len(records), most_at_once)) as at_once, ThreadPoolExecutor(at_once) as pool:
+        rest = iter(records)
+        # A short queue: an interruption should not have to wait for the whole list.
+        pending: set[Future[None]] = {pool.submit(work, record) for record in islice(rest, 2 * at_once)}
+        while pending:
+            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in finished:
+                try:
+                    future.result()
+                except DataError as error:
+                    failures.add(error)
+                done()
+            pending |= {pool.submit(work, record) for record in islice(rest, len(finished))}

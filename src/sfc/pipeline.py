@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfc.config import RunConfig, plain_cam
-from sfc.errors import SFCError
-from sfc.run_folder import RunFolder, VariantFolder, file_hash, versions, write_json
+from sfc.errors import ConfigError
+from sfc.run_folder import RunFolder, VariantFolder, atomic_write, file_hash, versions, write_json
 from sfc.same_run import require_same_run
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def run(config: RunConfig, root: Path, stages: Sequence[str] = STAGES) -> list[S
     Raises:
         SFCError: bad data, settings, checkpoint, or a full disk; what was finished stays.
     """
-    from sfc.training import make_fabric
+    from sfc.training import make_fabric, one_message
 
     # The hub client retries for most of a minute where there is no network; local files need no hub.
     if not _needs_hub(config):
@@ -113,13 +114,8 @@ def run(config: RunConfig, root: Path, stages: Sequence[str] = STAGES) -> list[S
     folder = RunFolder(root)
     require_same_run(config, folder)
     fabric = make_fabric(config.machine)
-    try:
+    with one_message(fabric), _earlier_settings_kept(folder):
         return _run_stages(fabric, config, folder, stages)
-    except RuntimeError as error:
-        # What gloo and NCCL raise in a process whose peer has ended with a message of its own.
-        if fabric.world_size > 1 and ("closed by peer" in str(error) or "reset by peer" in str(error)):
-            raise SFCError("another process of this run stopped; its own message says why") from error
-        raise
 
 
 def _needs_hub(config: RunConfig) -> bool:
@@ -153,6 +149,19 @@ def _run_stages(fabric: Fabric, config: RunConfig, folder: RunFolder, stages: Se
         _report(config, folder, data)
     fabric.barrier()
     return scores
+
+
+@contextmanager
+def _earlier_settings_kept(folder: RunFolder) -> Iterator[None]:
+    """Leaves the saved settings of a run as they were where a command is refused because of its own."""
+    earlier = folder.config.read_bytes() if folder.config.is_file() else b""
+    try:
+        yield
+    except ConfigError:
+        if earlier:
+            with atomic_write(folder.config) as file:
+                file.write(earlier)
+        raise
 
 
 def _write_settings(config: RunConfig, folder: RunFolder) -> None:

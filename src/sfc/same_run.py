@@ -70,28 +70,45 @@ def differences(old: Any, new: Any, defaults: Any = None, name: str = "") -> lis
     return found
 
 
-def require_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def require_same(
+    path: Path,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    advice: str = "Choose another run folder, or delete this one to begin again",
+) -> None:
     """Refuses to go on with work that was begun with other settings.
+
+    Args:
+        path: what holds that work, or says what it was made from.
+        old: its settings.
+        new: the settings of now.
+        defaults: see `differences`; those of a whole run where none are given.
+        advice: what to do about it.
 
     Raises:
         ConfigError: names the file and every setting that differs.
     """
-    settings = plain_values(asdict(RunConfig()))
-    # Sections of refinement stand on their own in what its files were made from.
-    changed = differences(old, new, {**settings, **settings["refine"]})
+    if defaults is None:
+        settings = plain_values(asdict(RunConfig()))
+        # Sections of refinement stand on their own in what its files were made from.
+        defaults = {**settings, **settings["refine"]}
+    changed = differences(old, new, defaults)
     if changed:
         raise ConfigError(
             f"{path} was begun with other settings: {'; '.join(changed[:5])}"
-            f"{' and more' if len(changed) > 5 else ''}. Choose another run folder, or delete this one to begin again"
+            f"{' and more' if len(changed) > 5 else ''}. {advice}"
         )
 
 
-def require_origin(path: Path, expected: Mapping[str, Any]) -> bool:
+def require_origin(path: Path, expected: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> bool:
     """Refuses to go on with files that were made from something else; False if nothing was made yet.
 
     Args:
         path: JSON file beside those files that says what they were made from.
         expected: what they should have been made from, plain values.
+        defaults: see `require_same`.
 
     Raises:
         ConfigError: names what differs, or the file is damaged.
@@ -102,5 +119,6 @@ def require_origin(path: Path, expected: Mapping[str, Any]) -> bool:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: damaged; delete {path.parent} and make its files again") from error
-    require_same(path, found, expected)
+    advice = f"Choose another folder, or delete {path.parent} to make its files again"
+    require_same(path, found, expected, defaults=defaults, advice=advice)
     return True

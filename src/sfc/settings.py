@@ -111,6 +111,8 @@ def settings_of(parser: ArgumentParser, parsed: Namespace) -> RunConfig:
         ConfigError: a setting is null that must not be, out of range, or a section is no section.
     """
     _check_values(RunConfig, parsed)
+    if 2 * parsed.predict.overlap >= parsed.predict.tile:
+        raise ConfigError(f"predict.overlap ({parsed.predict.overlap}) must be less than half of predict.tile")
     names = RunConfig.__dataclass_fields__
     instantiated = parser.instantiate(parsed)
     return RunConfig(**{name: instantiated[name] for name in names})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -74,6 +75,22 @@ class Job:
     split: Callable[[Batch], Sequence[Batch]] | None = None
     states: Mapping[str, Stateful] = field(default_factory=dict)
     after_epoch: Callable[[int], None] | None = None
+
+
+@contextmanager
+def one_message(fabric: Fabric) -> Iterator[None]:
+    """Where one of several processes ends with a message of its own, the others say that instead of a traceback.
+
+    Raises:
+        SFCError: another process ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # What gloo and NCCL raise in a process whose peer has gone.
+        if fabric.world_size > 1 and ("closed by peer" in str(error) or "reset by peer" in str(error)):
+            raise SFCError("another process of this run stopped; its own message says why") from error
+        raise
 
 
 def make_fabric(machine: MachineConfig) -> Fabric:

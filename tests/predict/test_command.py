@@ -70,13 +70,17 @@ def test_what_is_there_stays_and_a_broken_photograph_stops_no_other(
     (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sfc:")]
     assert "1.png: the image is truncated or damaged" in error
     assert sorted(masks(out)) == ["0.png", "sub/grey.png", "sub/wide.png"]
+    assert main(["export", str(out), "--coco", str(tmp_path / "coco.json")]) == 0
     times = {path: path.stat().st_mtime_ns for path in (out / "masks").rglob("*.png")}
     (photos / "1.png").write_bytes(whole)
     assert predict(squares_run, photos, "--out", out) == 0
+    capsys.readouterr()
     assert len(masks(out)) == 4
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     assert predict(squares_run, photos, "--out", out, "--crf=true") == 2
-    assert "settings.crf was None" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "settings.crf was None" in error
+    assert f"Choose another folder, or delete {out} to make its files again" in error
     other = photos / "sub" / "0.png"
     shutil.copy(photos / "1.png", other)
     assert predict(squares_run, other, "--out", out) == 2
@@ -120,6 +124,10 @@ def test_masks_by_cams_with_given_and_predicted_labels(
     keys, weight, prototype = infer_cams(net, read_image(photos / "0.png"), [1, 0, 1], config.localize.scales)
     expected = keys[fused_cam(weight, prototype, config.refine.seeds.fusion_lambda).argmax(axis=0)]
     np.testing.assert_array_equal(found["0.png"], expected)
+    assert predict(*given, "--labels", table, "--out", tmp_path / "other", "--variant=plain") == 0
+    table.write_text(table.read_text().replace("red;blue", "green"))
+    assert predict(*given, "--labels", table, "--out", tmp_path / "given") == 2
+    assert "settings.labels was" in capsys.readouterr().err
     assert predict(*given, "--out", tmp_path / "predicted", "--crf=true", "--tile=64") == 0
     assert masks(tmp_path / "predicted")["wide.png"].shape == (90, 150)
     assert predict(squares_run, photos, "--source=cams", "--labels", table, "--out", tmp_path / "more") == 2
@@ -164,8 +172,12 @@ def test_predictions_become_coco_and_yolo(squares_run: Path, photos: Path, tmp_p
     [
         (["predict", "{tmp}/none", "{photos}"], "neither a run folder (config.yaml) nor a model folder"),
         (["predict", "{run}", "{photos}", "--trained-on=irn"], "segmenter/irn/checkpoint.pt: no such checkpoint"),
-        (["predict", "{run}", "{photos}", "--scales=[]"], "--scales are factors from 0.01 up"),
+        (["predict", "{run}", "{photos}", "--scales=[]"], "--scales are factors from 0.01 to 16"),
         (["predict", "{run}", "{photos}", "--pooling=most"], "--pooling is maximum or mean, not most"),
+        (["predict", "{run}", "{photos}", "--scales=[.nan]"], "--scales are factors from 0.01 to 16"),
+        (["predict", "{run}", "{photos}", "--source=cams", "--mirror=true"], "are for a segmenter"),
+        (["export", "{run}", "--model={tmp}/m", "--instances=true"], "--instances has nothing to act on"),
+        (["export", "{run}", "--model={run}"], "holds something else than a model"),
         (["predict", "{run}", "{photos}", "--tile=3"], "--tile is at least 64"),
         (["predict", "{run}", "{photos}", "--labels=x.csv"], "--labels is for --source cams"),
         (["export", "{run}"], "name what to write"),
@@ -189,6 +201,34 @@ def test_one_sentence_for_every_mistake(
     assert message in error
     assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_holds_its_own_predictions(squares_run: Path, photos: Path) -> None:
+    for _ in range(2):
+        assert predict(squares_run, photos, "--out", photos / "predictions", "--overlays=true") == 0
+        assert len(masks(photos / "predictions")) == 4
+
+
+def test_a_full_disk_in_the_middle_of_a_large_photograph_stops_with_a_sentence(
+    squares_run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = []
+
+    def put(self: object, top: int, values: np.ndarray) -> None:
+        rows.append(top)
+        if top > 0:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sfc.predict.outputs._ArrayFile.put", put)
+    for name in ("x", "y", "z"):
+        shutil.copy(photos / "sub" / "wide.jpg", photos / f"{name}.jpg")
+    two = [*CPU[:1], "--machine.threads=2"]
+    arguments = ["predict", str(squares_run), str(photos), "--tile=64", "--probabilities=true", *two]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    assert "cannot be written (No space left on device)" in capsys.readouterr().err
+    assert max(rows) > 0
+    made = {path.stem for path in (tmp_path / "out").rglob("*") if path.suffix in (".npy", ".png")}
+    assert made == {"0", "1", "grey"}
 
 
 def test_a_checkpoint_cut_in_half_is_named(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sfc.data.images import read_mask
 from sfc.errors import DataError, SFCError
 from sfc.predict.outputs import Outputs, Strip, overlay
 
+PHOTO = Path("gone.jpg")
 IMAGE = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
 PROBABILITIES = np.random.default_rng(1).dirichlet([1, 1, 1], (30, 20)).transpose(2, 0, 1).astype(np.float32)
 
@@ -27,9 +29,9 @@ def strips(heights: tuple[int, ...] = (12, 1, 17)) -> Iterator[Strip]:
 
 def test_mask_probabilities_and_overlay_from_strips(tmp_path: Path) -> None:
     outputs = Outputs(tmp_path, probabilities=True, overlays=True)
-    assert not outputs.finished("sub/ü")
+    assert not outputs.finished("sub/ü", PHOTO)
     outputs.write("sub/ü", IMAGE, 3, strips())
-    assert outputs.finished("sub/ü")
+    assert outputs.finished("sub/ü", PHOTO)
     np.testing.assert_array_equal(read_mask(tmp_path / "masks/sub/ü.png", 2), PROBABILITIES.argmax(axis=0))
     with Image.open(tmp_path / "masks/sub/ü.png") as mask:
         assert mask.mode == "P"
@@ -44,9 +46,20 @@ def test_mask_probabilities_and_overlay_from_strips(tmp_path: Path) -> None:
 def test_only_what_is_wanted(tmp_path: Path) -> None:
     Outputs(tmp_path).write("a", IMAGE, 3, strips())
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a.png"]
-    assert Outputs(tmp_path).finished("a")
-    assert not Outputs(tmp_path, overlays=True).finished("a")
-    assert not Outputs(tmp_path, probabilities=True).finished("a")
+    assert Outputs(tmp_path).finished("a", PHOTO)
+    assert not Outputs(tmp_path, overlays=True).finished("a", PHOTO)
+    assert not Outputs(tmp_path, probabilities=True).finished("a", PHOTO)
+
+
+def test_a_photograph_that_changed_is_not_finished(tmp_path: Path) -> None:
+    photo = tmp_path / "a.jpg"
+    photo.write_bytes(b"first")
+    outputs = Outputs(tmp_path / "out")
+    outputs.write("a", IMAGE, 3, strips())
+    assert outputs.finished("a", photo)
+    later = (tmp_path / "out/masks/a.png").stat().st_mtime_ns + 10**9
+    os.utime(photo, ns=(later, later))
+    assert not outputs.finished("a", photo)
 
 
 def test_a_source_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
@@ -70,5 +83,7 @@ def test_an_overlay_colours_classes_and_leaves_background(tmp_path: Path) -> Non
     mask[5:10, 5:10] = 1
     picture = overlay(IMAGE, mask)
     np.testing.assert_array_equal(picture[mask == 0], IMAGE[mask == 0])
-    expected = np.round(0.45 * IMAGE[7, 7] + 0.55 * np.array([128, 0, 0]))
-    np.testing.assert_array_equal(picture[7, 7], expected)
+    expected = 0.45 * IMAGE[7, 7] + 0.55 * np.array([128, 0, 0])
+    np.testing.assert_allclose(picture[7, 7], expected, atol=0.5)
+    tall = np.concatenate([IMAGE] * 20)
+    np.testing.assert_array_equal(overlay(tall, np.concatenate([mask] * 20)), np.concatenate([picture] * 20))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,39 @@ def test_a_list_with_duplicates_names_both_lines(photos: Path) -> None:
     listed.write_text("a.jpg\nholiday/b.png\na\n")
     with pytest.raises(DataError, match=r"list\.txt, line 3: names 'a' again \(line 1\)"):
         ids(listed)
+
+
+def test_one_file_by_two_ways_is_one_photograph(photos: Path) -> None:
+    assert ids(photos, photos / "holiday") == ["a", "holiday/b", "holiday/deep/ç d"]
+    (photos / "holiday" / "round").symlink_to(photos)
+    (photos / "holiday" / "again").symlink_to(photos)
+    assert len(ids(photos)) == 3
+
+
+def test_what_was_predicted_is_not_predicted_again(photos: Path) -> None:
+    out = photos / "predictions"
+    (out / "masks").mkdir(parents=True)
+    Image.new("L", (4, 4)).save(out / "masks" / "a.png")
+    found = find_photographs([str(photos), str(photos / "**" / "*.png")], ("cat",), "", out)
+    assert [record.id for record in found.records] == ["a", "holiday/b", "holiday/deep/ç d"]
+
+
+def test_names_that_no_other_program_could_read_are_refused(photos: Path) -> None:
+    Image.new("RGB", (4, 4)).save(os.fsdecode(os.fsencode(photos) + b"/\xff.png"))
+    with pytest.raises(DataError, match="the file's name is not UTF-8"):
+        ids(photos)
+    with pytest.raises(DataError, match="cannot be looked up"):
+        ids("x" * 300)
+
+
+def test_folders_with_brackets_and_suffixes_in_capitals(photos: Path) -> None:
+    folder = photos / "trip [2020]"
+    folder.mkdir()
+    Image.new("RGB", (4, 4)).save(folder / "IMG.PNG")
+    assert ids(folder / "*.PNG") == ["IMG"]
+    listed = folder / "list.txt"
+    listed.write_text("IMG\n")
+    assert ids(listed) == ["IMG"]
 
 
 def test_what_is_missing_or_empty_is_named(photos: Path) -> None:

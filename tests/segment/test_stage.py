@@ -166,6 +166,12 @@ def test_a_run_gets_a_segmenter_and_its_score(squares_run: Path, recipe: Path, t
     truth = replace(config, segment=replace(config.segment, masks="truth"))
     truth = replace(truth, predict=replace(truth.predict, ways=("single",)))
     assert [masks.what for masks in run(truth, folder, ("segment", "evaluate"))[1].masks] == ["truth segmenter, single"]
+    # A command that is refused leaves the saved settings as they were.
+    saved = (folder / "config.yaml").read_bytes()
+    mirrored = replace(config, predict=replace(config.predict, mirror=True))
+    with pytest.raises(ConfigError, match=r"val/multi/masks\.json was begun with other settings: mirror was False"):
+        run(mirrored, folder, ("segment",))
+    assert (folder / "config.yaml").read_bytes() == saved
     changed = replace(config, segment=replace(config.segment, bias_factor=3.0))
     with pytest.raises(ConfigError, match=r"segment\.bias_factor was 20\.0 and is 3\.0"):
         run(changed, folder, ("segment",))

@@ -95,6 +95,12 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         missing = isinstance(error, FileNotFoundError)
         raise DataError(error.filename, "there is no such folder" if missing else f"cannot be read ({error.strerror})")
 
+    visited: set[tuple[int, int]] = set()
     for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        here = os.stat(place)
+        if (here.st_dev, here.st_ino) in visited:
+            folders.clear()  # a link in circles
+            continue
+        visited.add((here.st_dev, here.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield place, list(folders), sorted(name for name in names if not name.startswith("."))

@@ -130,6 +130,8 @@ def _opened(path: Path, formats: tuple[str, ...] = _FORMATS) -> Iterator[Image.I
         raise
     except FileNotFoundError as error:
         raise DataError(path, "no such file") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(path, "the image has more than 179 million pixels") from error
     except UnidentifiedImageError as error:
         reason = "the file is empty" if path.stat().st_size == 0 else f"not a readable {_names(formats)} image"
         raise DataError(path, reason) from error

@@ -49,6 +49,7 @@ def export_command(_: ArgumentParser, parsed: Namespace) -> int:
         raise ConfigError("name what to write: --model, --onnx, --coco, --yolo or --voc")
     if network and masks:
         raise ConfigError(f"--{network[0]} exports a segmenter and --{masks[0]} exports masks: call export for each")
+    _require_use(parsed, network)
     if network:
         _export_network(parsed)
     else:
@@ -56,6 +57,23 @@ def export_command(_: ArgumentParser, parsed: Namespace) -> int:
     for name in (*network, *masks):
         print(f"{name}: {parsed[name]}")  # noqa: T201
     return 0
+
+
+def _require_use(parsed: Namespace, network: list[str]) -> None:
+    """Refuses options that what is written would not look at."""
+    needs = {
+        "variant": bool(network) or parsed.variant == "sfc",
+        "trained_on": bool(network) or not parsed.trained_on,
+        "instances": bool(parsed.coco) or not parsed.instances,
+        "min_area": bool(parsed.yolo or (parsed.coco and parsed.instances)) or parsed.min_area == 1,
+        "voc_root": bool(parsed.voc) or not parsed.voc_root,
+        "voc_split": bool(parsed.voc) or parsed.voc_split == "test",
+    }
+    for name, used in needs.items():
+        if not used:
+            raise ConfigError(f"--{name.replace('_', '-')} has nothing to act on here; see sfc export --help")
+    if parsed.min_area < 1:
+        raise ConfigError(f"--min-area is at least 1 pixel, not {parsed.min_area}")
 
 
 def _export_network(parsed: Namespace) -> None:

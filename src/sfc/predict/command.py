@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from sfc.config import DataConfig, MachineConfig, PredictConfig, RunConfig
+from sfc.config import DataConfig, MachineConfig, PredictConfig, RunConfig, plain_cam
 from sfc.errors import ConfigError, SFCError
 from sfc.run_folder import RunFolder, VariantFolder, file_hash
 from sfc.settings import load_config
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sfc.predict.sources import CamSource, SegmenterSource, Source
     from sfc.segment.model import Model
 
-LEAST_TILE = 64
+LEAST_TILE, LARGEST_SCALE = 64, 16
 TEXT = "masks of photographs that need no labels: by the segmenter of a run or of a model folder, or by CAMs"
 
 
@@ -40,7 +40,12 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--scales", type=list[float] | None, default=None, help="of the image; default: the run's")
     parser.add_argument("--mirror", type=bool | None, default=None, help="segmenter: average with the mirror image")
     parser.add_argument("--pooling", type=str, default="", help="segmenter: maximum or mean over the scales")
-    parser.add_argument("--tile", type=int, default=0, help="larger images are predicted in tiles; default: the run's")
+    parser.add_argument(
+        "--tile",
+        type=int,
+        default=0,
+        help="larger images are predicted in tiles of this side (cams: shrunk to it); default: the run's",
+    )
     parser.add_argument("--crf", type=bool, default=False, help="put a dense CRF behind it")
     parser.add_argument("--probabilities", type=bool, default=False, help="also write float16 [classes, H, W] as .npy")
     parser.add_argument(
@@ -54,16 +59,17 @@ def predict_command(parser: ArgumentParser, parsed: Namespace) -> int:
     from sfc.predict.outputs import Outputs
     from sfc.predict.photographs import find_photographs
     from sfc.predict.stage import predict
-    from sfc.training import make_fabric
+    from sfc.training import make_fabric, one_message
 
     # Every weight is in the run or model folder.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     machine: MachineConfig = parser.instantiate(parsed).machine
     source: Source = _cams(parsed, machine) if parsed.source == "cams" else _segmenter(parsed, machine)
-    photographs = find_photographs(parsed.images, source.classes, parsed.root)
     outputs = Outputs(Path(parsed.out), parsed.probabilities, parsed.overlays)
+    photographs = find_photographs(parsed.images, source.classes, parsed.root, outputs.folder)
     fabric = make_fabric(machine)
-    predict(fabric, source, photographs, outputs, machine)
+    with one_message(fabric):
+        predict(fabric, source, photographs, outputs, machine)
     if fabric.is_global_zero:
         print(f"masks of {len(photographs)} photographs: {outputs.folder / 'masks'}")  # noqa: T201
     return 0
@@ -113,23 +119,28 @@ def _segmenter(parsed: Namespace, machine: MachineConfig) -> SegmenterSource:
 def _overridden(config: PredictConfig, parsed: Namespace) -> PredictConfig:
     if parsed.pooling not in ("", "maximum", "mean"):
         raise ConfigError(f"--pooling is maximum or mean, not {parsed.pooling}")
-    if parsed.tile and parsed.tile < LEAST_TILE:
-        raise ConfigError(f"--tile is at least {LEAST_TILE} pixels, not {parsed.tile}")
     config = replace(
         config,
         scales=_scales(parsed, config.scales),
         mirror=config.mirror if parsed.mirror is None else parsed.mirror,
         pooling=parsed.pooling or config.pooling,
     )
-    if parsed.tile:
-        config = replace(config, tile=parsed.tile, overlap=min(config.overlap, parsed.tile // 8))
-    return config
+    tile = _tile(parsed)
+    return replace(config, tile=tile, overlap=min(config.overlap, tile // 8)) if tile else config
+
+
+def _tile(parsed: Namespace) -> int:
+    """The side of a tile; 0 where none is given."""
+    tile: int = parsed.tile
+    if tile and tile < LEAST_TILE:
+        raise ConfigError(f"--tile is at least {LEAST_TILE} pixels, not {tile}")
+    return tile
 
 
 def _scales(parsed: Namespace, default: tuple[float, ...]) -> tuple[float, ...]:
     scales = default if parsed.scales is None else tuple(parsed.scales)
-    if not scales or min(scales) < 0.01:
-        raise ConfigError(f"--scales are factors from 0.01 up, at least one, not {list(scales)}")
+    if not scales or not all(0.01 <= scale <= LARGEST_SCALE for scale in scales):
+        raise ConfigError(f"--scales are factors from 0.01 to {LARGEST_SCALE}, at least one, not {list(scales)}")
     return scales
 
 
@@ -138,7 +149,13 @@ def _cams(parsed: Namespace, machine: MachineConfig) -> CamSource:
     from sfc.classify.train import load_classifier
     from sfc.predict.sources import CamSource
 
+    if parsed.trained_on or parsed.pooling or parsed.mirror is not None:
+        raise ConfigError("--trained-on, --pooling and --mirror are for a segmenter; CAMs always have the mirror")
+    if (Path(parsed.run) / "config.json").is_file():
+        raise ConfigError(f"{parsed.run} is a model folder, which has no classifier: --source cams is for runs")
     config, folder = _run_of(parsed)
+    if parsed.variant == "plain":
+        config = plain_cam(config)
     path = folder.classify / "checkpoint.pt"
     classes = tuple(load_checkpoint(path)["fingerprint"]["classes"])
     net, _ = load_classifier(config.classify, classes, folder.classify)
@@ -149,8 +166,9 @@ def _cams(parsed: Namespace, machine: MachineConfig) -> CamSource:
         replace(config.localize, scales=_scales(parsed, config.localize.scales)),
         config.refine,
         _labels(Path(parsed.labels), config.data, classes) if parsed.labels else None,
+        labels_hash=file_hash(Path(parsed.labels)) if parsed.labels else "",
         crf=parsed.crf,
-        longest=parsed.tile or config.predict.tile,
+        longest=_tile(parsed) or config.predict.tile,
         precision=machine.precision,
     )
 

@@ -20,8 +20,10 @@ from sfc.run_folder import atomic_write
 Strip = tuple[int, NDArray[np.uint8], NDArray[np.float32] | None]
 """First row of a strip; its mask, uint8 [rows, W]; its probabilities, float32 [K, rows, W], if the source has any."""
 
-COVER = 0.55
-"""How much of a class's colour an overlay shows."""
+COVER = 55
+"""How much of a class's colour an overlay shows, in percent."""
+BLOCK = 256
+"""Rows that are blended at once."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,16 @@ class Outputs:
     probabilities: bool = False
     overlays: bool = False
 
-    def finished(self, identity: str) -> bool:
-        """Whether a photograph has everything that is wanted."""
-        return all(path.exists() for path in self._paths(identity))
+    def finished(self, identity: str, image: Path) -> bool:
+        """Whether a photograph has everything that is wanted, made since it last changed."""
+        made = [path.stat().st_mtime_ns for path in self._paths(identity) if path.exists()]
+        if len(made) < len(self._paths(identity)):
+            return False
+        return not image.exists() or min(made) >= image.stat().st_mtime_ns
+
+    def has_mask(self, identity: str) -> bool:
+        """Whether a photograph has a mask."""
+        return self._mask(identity).exists()
 
     def write(self, identity: str, image: NDArray[np.uint8], num_labels: int, strips: Iterable[Strip]) -> None:
         """Writes all of a photograph's files, each whole or not at all; the mask comes last.
@@ -112,7 +121,10 @@ def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uin
         uint8 [H, W, 3].
     """
     picture = image.copy()
-    shown = mask > 0
-    colours = mask_palette()[mask[shown]]
-    picture[shown] = np.round((1 - COVER) * image[shown] + COVER * colours).astype(np.uint8)
+    colours = mask_palette().astype(np.uint16)
+    for top in range(0, len(image), BLOCK):
+        rows = slice(top, top + BLOCK)
+        shown = mask[rows] > 0
+        blend = (100 - COVER) * image[rows][shown].astype(np.uint16) + COVER * colours[mask[rows][shown]]
+        picture[rows][shown] = (blend + 50) // 100
     return picture

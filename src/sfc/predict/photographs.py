@@ -12,38 +12,59 @@ from sfc.data.records import DataSet, Record
 from sfc.errors import DataError
 
 LIST_SUFFIX = ".txt"
+SUFFIXES = (*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES))
 
 
-def find_photographs(sources: Sequence[str], classes: Sequence[str], root: str = "") -> DataSet:
+def find_photographs(
+    sources: Sequence[str], classes: Sequence[str], root: str = "", without: Path | None = None
+) -> DataSet:
     """The photographs that `sources` name, each once, without labels.
 
     A source is an image; a folder, with all images below it; a pattern such as `holiday/*.jpg` (`**` for any depth);
     or a text file with an image on each line: a path from `root`, or its name without suffix, as VOC lists images.
-    Ids, which name what is made of an image, are paths without suffix: from the folder, from the part of the pattern
-    before its first wildcard, or from `root`; of a single image, its name.
+    Ids, which name what is made of an image, are paths without suffix: from the folder, from the folder in which the
+    pattern's wildcards begin, or from `root`; of a single image, its name.
 
     Args:
         sources: at least one.
         classes: foreground classes of whatever will predict.
         root: where the paths in a list start; empty: the list's own folder.
+        without: a folder whose images are none of them: what is predicted must not be predicted again.
 
     Raises:
         DataError: a source or an image of a list is missing, or there twice; a source holds no image; two images have
-            the same id.
+            the same id; a file's name is not UTF-8.
     """
     records: dict[str, Record] = {}
+    seen: set[Path] = set()
+    excluded = without.resolve() if without else None
     for source in sources:
-        found = list(_images_of(source, root))
+        try:
+            found = [(place, image, folder, image.resolve()) for place, image, folder in _images_of(source, root)]
+        except (OSError, ValueError) as error:
+            raise DataError(ascii(source), f"cannot be looked up ({error})") from error
+        found = [entry for entry in found if excluded is None or not entry[3].is_relative_to(excluded)]
         if not found:
             raise DataError(source, "holds no image")
-        for place, image, folder in found:
-            identity = record_id(folder, image)
-            other = records.get(identity)
-            if other is None:
-                records[identity] = Record(identity, image, ())
-            elif other.image.resolve() != image.resolve():
-                raise DataError(place, f"would share the name '{identity}' with {other.image}; predict them apart")
+        for place, image, folder, resolved in found:
+            if resolved in seen:
+                continue
+            seen.add(resolved)
+            identity = _identity(folder, image)
+            if identity in records:
+                other = records[identity].image
+                raise DataError(place, f"would share the name '{identity}' with {other}; predict them apart")
+            records[identity] = Record(identity, image, ())
     return DataSet("photographs", "photographs", tuple(classes), tuple(records.values()))
+
+
+def _identity(folder: Path, image: Path) -> str:
+    identity = record_id(folder, image)
+    try:
+        identity.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(ascii(str(image)), "the file's name is not UTF-8") from error
+    return identity
 
 
 def _images_of(source: str, root: str) -> Iterator[tuple[str, Path, Path]]:
@@ -57,19 +78,14 @@ def _images_of(source: str, root: str) -> Iterator[tuple[str, Path, Path]]:
     elif path.is_file():
         yield source, path, path.parent
     elif glob.has_magic(source):
-        start = _before_wildcard(path)
-        for found in sorted(glob.glob(source, recursive=True)):
-            if Path(found).is_file() and Path(found).suffix.lower() in IMAGE_SUFFIXES:
-                yield found, Path(found), start
+        start = next(parent for parent in path.parents if parent.is_dir())
+        pattern = str(path.relative_to(start))
+        for name in sorted(glob.glob(pattern, root_dir=start, recursive=True)):
+            image = start / name
+            if image.is_file() and image.suffix.lower() in IMAGE_SUFFIXES:
+                yield str(image), image, start
     else:
         raise DataError(source, "there is no such file or folder")
-
-
-def _before_wildcard(pattern: Path) -> Path:
-    """The folder that a pattern starts in."""
-    parts = pattern.parts
-    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:first])
 
 
 def _listed(path: Path, root: Path) -> Iterator[tuple[str, Path, Path]]:
@@ -85,7 +101,7 @@ def _listed(path: Path, root: Path) -> Iterator[tuple[str, Path, Path]]:
             continue
         place = f"{path}, line {number}"
         found = files.find(root / name) or next(
-            (image for suffix in IMAGE_SUFFIXES if (image := files.find(root / f"{name}{suffix}"))), None
+            (image for suffix in SUFFIXES if (image := files.find(root / f"{name}{suffix}"))), None
         )
         if found is None:
             raise DataError(place, f"there is no image {root / name}")

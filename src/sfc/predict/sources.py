@@ -46,6 +46,10 @@ class Source(Protocol):
         """Whether its strips come with them."""
         ...
 
+    def is_large(self, record: Record) -> bool:
+        """Whether a photograph needs so much memory that it has to be worked on alone."""
+        ...
+
     def origin(self) -> dict[str, Any]:
         """What the masks depend on, plain values."""
         ...
@@ -70,6 +74,10 @@ class SegmenterSource:
     def __init__(self, predictor: Predictor, classes: tuple[str, ...], weights: str, crf: bool) -> None:
         self.net, self.classes = predictor.net, classes
         self._predictor, self._weights, self.crf = predictor, weights, crf
+
+    def is_large(self, record: Record) -> bool:
+        """Whether it is of several tiles."""
+        return self._predictor.needs_tiles(record)
 
     def origin(self) -> dict[str, Any]:
         """Weights and prediction settings."""
@@ -96,6 +104,7 @@ class CamSource:
         localize: scales, and the threshold of predicted labels.
         refine: λ of W + λP, and the dense CRF.
         labels: indices of the classes that each photograph shows, by resolved path; None: the classifier says.
+        labels_hash: identifies the table that they are from.
         crf: put the dense CRF behind them.
         longest: larger photographs are shrunk to this long side for the classifier, whose pixel correlation would need
             memory by the square of their area; masks have the full size all the same.
@@ -113,6 +122,7 @@ class CamSource:
         refine: RefineConfig,
         labels: Mapping[Path, tuple[int, ...]] | None,
         *,
+        labels_hash: str,
         crf: bool,
         longest: int,
         precision: str,
@@ -120,7 +130,12 @@ class CamSource:
         self.net, self.classes = net, classes
         self._classifier, self._weights = net, weights
         self._localize, self._refine, self._labels = localize, refine, labels
+        self._labels_hash = labels_hash
         self.crf, self._longest, self._precision = crf, longest, precision
+
+    def is_large(self, record: Record) -> bool:  # noqa: ARG002
+        """Never: the classifier sees it shrunk."""
+        return False
 
     def origin(self) -> dict[str, Any]:
         """Weights, scales, labels and CRF."""
@@ -131,7 +146,7 @@ class CamSource:
             "settings": {
                 "scales": list(self._localize.scales),
                 "fusion_lambda": self._refine.seeds.fusion_lambda,
-                "labels": "given" if self._labels is not None else f"predicted from {self._localize.threshold:g}",
+                "labels": self._labels_hash or f"predicted from {self._localize.threshold:g}",
                 "crf": refine["crf"] if self.crf else None,
                 "longest": self._longest,
             },

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from lightning_fabric import Fabric
@@ -18,6 +20,7 @@ from sfc.predict.outputs import Outputs
 from sfc.predict.sources import Source
 from sfc.refine.kernels import prepare_kernels_once
 from sfc.run_folder import atomic_write
+from sfc.segment.predict import PREDICT_DEFAULTS
 
 
 def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outputs, machine: MachineConfig) -> None:
@@ -40,28 +43,46 @@ def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outpu
     """
     if outputs.probabilities and not source.has_probabilities:
         raise ConfigError("probabilities are to be written, but CAMs are none; only a segmenter has them")
-    claim(fabric, outputs.folder / CLASSES_FILE, {"classes": list(source.classes), **source.origin()})
+    defaults = {"settings": PREDICT_DEFAULTS} if source.has_probabilities else {}
+    origin = {"classes": list(source.classes), **source.origin()}
+    claim(fabric, outputs.folder / CLASSES_FILE, origin, defaults)
+    images = _listed(outputs.folder / IMAGES_FILE, photographs)
     if fabric.is_global_zero:
-        _write_list(outputs.folder / IMAGES_FILE, photographs)
+        _write_list(outputs.folder / IMAGES_FILE, images)
     if source.crf:
         prepare_kernels_once(fabric)
-    todo = unfinished(fabric, photographs.records, lambda record: outputs.finished(record.id))
+    todo = unfinished(fabric, photographs.records, lambda record: outputs.finished(record.id, record.image))
     on_device(fabric, source.net, machine)
 
     def work(record: Record) -> None:
         image = read_image(record.image)
         outputs.write(record.id, image, len(source.classes) + 1, source.strips(record, image))
 
-    work_through(fabric, todo, work, "masks", f"the masks of all other photographs are in {outputs.folder / 'masks'}")
+    where = f"the masks of all other photographs are in {outputs.folder / 'masks'}"
+    try:
+        work_through(fabric, todo, work, "masks", where, source.is_large)
+    finally:
+        # What has no mask after all must not keep the others from being exported.
+        if fabric.is_global_zero:
+            made = {identity: path for identity, path in images.items() if outputs.has_mask(identity)}
+            _write_list(outputs.folder / IMAGES_FILE, made)
 
 
-def _write_list(path: Path, photographs: DataSet) -> None:
-    """Adds the photographs to those of earlier calls."""
+def _listed(path: Path, photographs: DataSet) -> dict[str, Path]:
+    """The photographs of earlier calls and of this one, by id; paths are absolute."""
     images = read_images(path) if path.exists() else {}
     for record in photographs.records:
-        earlier = images.setdefault(record.id, record.image)
-        if earlier.resolve() != record.image.resolve():
+        image = Path(os.path.abspath(record.image))
+        earlier = images.setdefault(record.id, image)
+        if earlier.resolve() != image.resolve():
             raise DataError(record.image, f"would overwrite the predictions of {earlier}; choose another --out")
+    return images
+
+
+def _write_list(path: Path, images: Mapping[str, Path]) -> None:
+    if not images:
+        path.unlink(missing_ok=True)
+        return
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("id", "image"))

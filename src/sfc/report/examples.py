@@ -131,6 +131,6 @@ def _panel(record: Record, source: Source, shown: int, size: tuple[int, int]) ->
         cam, peak = weight + np.float32(source.fusion_lambda) * prototype, 2 * (1 + source.fusion_lambda)
     position = np.flatnonzero(keys == shown + 1)
     heat = cam[position[0]] / peak if len(position) else None
-    if source.masks is None:
+    if source.masks is None or not mask_path(source.masks, record.id).exists():
         return Panel(keys[cam.argmax(axis=0)], heat)
     return Panel(read_mask(mask_path(source.masks, record.id), 254, size), heat)

@@ -24,7 +24,7 @@ from sfc.config import PredictConfig, RunConfig, SegmenterConfig
 from sfc.config.predict import Way
 from sfc.data.class_list import BACKGROUND
 from sfc.data.pixels import IMAGE_MEAN, IMAGE_STD
-from sfc.errors import CheckpointError, ConfigError
+from sfc.errors import CheckpointError, ConfigError, SFCError
 from sfc.run_folder import RunFolder, VariantFolder, atomic_write, file_hash, write_json
 from sfc.segment.networks import FROM_CLASSIFIER, DeepLabV2, Segmenter, build_segmenter
 from sfc.segment.predict import Predictor
@@ -132,7 +132,7 @@ def load_run_model(folder: VariantFolder, config: RunConfig, source: str) -> Mod
 
 
 def _versions(manifest: Path) -> dict[str, Any] | None:
-    """Versions and commit that made a run, where they are known."""
+    """Versions and commit of a run's last command, where they are known."""
     return _read_json(manifest, ConfigError).get("versions") if manifest.is_file() else None
 
 
@@ -142,8 +142,11 @@ def save_model(model: Model, folder: Path) -> None:
     A folder without `config.json` is half written, and `load` says so.
 
     Raises:
-        SFCError: the folder cannot be written or the disk is full.
+        SFCError: the folder is something else, cannot be written, or the disk is full.
     """
+    present = folder / CONFIG
+    if RunFolder(folder).config.exists() or (present.exists() and _format(present) != FORMAT):
+        raise SFCError(f"{folder}: holds something else than a model; choose another folder")
     with atomic_write(folder / WEIGHTS) as file:
         file.write(save(_state(model.net), metadata={"format": "pt"}))
         # Old settings must not lie beside new weights, whenever this ends.
@@ -158,6 +161,13 @@ def save_model(model: Model, folder: Path) -> None:
         "provenance": model.provenance,
     }
     write_json(folder / CONFIG, content)
+
+
+def _format(path: Path) -> Any:
+    try:
+        return _read_json(path, CheckpointError).get("format")
+    except CheckpointError:
+        return None
 
 
 def load(folder: str | Path) -> Model:
@@ -190,13 +200,16 @@ def load(folder: str | Path) -> Model:
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
     _load_weights(net, folder / WEIGHTS)
-    return Model(net, classes, network, settings.predict, dict(content.get("provenance") or {}))
+    provenance = content.get("provenance")
+    if not isinstance(provenance, dict):
+        raise ConfigError(f"{path}: 'provenance' must be a section of names and values")
+    return Model(net, classes, network, settings.predict, provenance)
 
 
 def _read_json(path: Path, kind: type[CheckpointError | ConfigError]) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise kind(f"{path}: damaged, or cannot be read ({error})") from error
     if not isinstance(content, dict):
         raise kind(f"{path}: damaged (holds no names and values)")

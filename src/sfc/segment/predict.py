@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,21 @@ from numpy.typing import NDArray
 
 from sfc.config import MachineConfig, PredictConfig
 from sfc.config.predict import Way
-from sfc.data.images import mask_path, read_image, write_mask
+from sfc.data.images import image_size, mask_path, read_image, write_mask
 from sfc.data.records import DataSet, Record
-from sfc.errors import ConfigError
+from sfc.errors import ConfigError, DataError
 from sfc.image_work import claim, on_device, unfinished, work_through
 from sfc.refine.kernels import prepare_kernels_once
 from sfc.segment.networks import Segmenter
 from sfc.segment.probabilities import image_probabilities, smoothed
 from sfc.segment.tiles import in_strips
+from sfc.settings import plain_values
 
 ORIGIN = "masks.json"
 """Says in a folder of masks what they were made from."""
+
+PREDICT_DEFAULTS = plain_values(asdict(PredictConfig()))
+"""For work that an earlier version noted down without today's settings."""
 
 Strip = tuple[int, dict[Way, NDArray[np.float32]]]
 
@@ -45,12 +48,9 @@ class Predictor:
         if 2 * config.overlap >= config.tile:
             raise ConfigError(f"predict.overlap ({config.overlap}) must be less than half of predict.tile")
         self.net, self.config, self.precision = net, config, precision
-        self._large = threading.Lock()
 
     def strips(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> Iterator[Strip]:
         """Probabilities of the image's rows, from top to bottom; an image of one tile is one strip.
-
-        Of several threads, one at a time works on an image of several tiles, since that takes much memory.
 
         Args:
             image: uint8 [H, W, 3].
@@ -65,9 +65,15 @@ class Predictor:
             return np.concatenate(list(self._ways(tile, ways)))
 
         height, width = image.shape[:2]
-        with self._large if max(height, width) > self.config.tile else nullcontext():
-            for top, joined in in_strips((height, width), self.config.tile, self.config.overlap, predict):
-                yield top, dict(zip(ways, np.split(joined, len(ways)), strict=True))
+        for top, joined in in_strips((height, width), self.config.tile, self.config.overlap, predict):
+            yield top, dict(zip(ways, np.split(joined, len(ways)), strict=True))
+
+    def needs_tiles(self, record: Record) -> bool:
+        """Whether an image is of several tiles; False for one that cannot be read."""
+        try:
+            return max(image_size(record.image)) > self.config.tile
+        except DataError:
+            return False
 
     def masks(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> dict[Way, NDArray[np.uint8]]:
         """For each way uint8 [H, W]: 0 background, 1 + class index."""
@@ -124,7 +130,7 @@ def predict_masks(
         SFCError: some images were at fault, and all others are done.
     """
     for way, folder in folders.items():
-        claim(fabric, folder / ORIGIN, origins[way])
+        claim(fabric, folder / ORIGIN, origins[way], PREDICT_DEFAULTS)
     if any(way.endswith("+crf") for way in folders):
         prepare_kernels_once(fabric)
 
@@ -139,4 +145,5 @@ def predict_masks(
     todo = unfinished(fabric, dataset.records, lambda record: not missing(record))
     on_device(fabric, predictor.net, machine)
     where = next(iter(folders.values())).parent
-    work_through(fabric, todo, work, title, f"the masks of all other images are in {where}")
+    finished = f"the masks of all other images are in {where}"
+    work_through(fabric, todo, work, title, finished, predictor.needs_tiles)

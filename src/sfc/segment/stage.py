@@ -18,7 +18,7 @@ from sfc.data.records import DataSet
 from sfc.errors import ConfigError, DataError
 from sfc.run_folder import VariantFolder, file_hash
 from sfc.same_run import require_origin
-from sfc.segment.predict import ORIGIN, Predictor, predict_masks
+from sfc.segment.predict import ORIGIN, PREDICT_DEFAULTS, Predictor, predict_masks
 from sfc.segment.train import load_segmenter, train_segmenter
 from sfc.settings import plain_values
 
@@ -134,4 +134,8 @@ def predicted_ways(job: Segmentation, split: str) -> dict[Way, Path]:
     if not any((folder / ORIGIN).exists() for folder in folders.values()):
         return {}
     origins = job.origins()
-    return {way: folder for way, folder in folders.items() if require_origin(folder / ORIGIN, origins[way])}
+    return {
+        way: folder
+        for way, folder in folders.items()
+        if require_origin(folder / ORIGIN, origins[way], PREDICT_DEFAULTS)
+    }
