@@ -30,7 +30,7 @@ from sfc.scores import MaskScore
 from sfc.settings import load_config
 
 RECIPE = Path(__file__).parents[1] / "configs" / "synthetic.yaml"
-METHODS = ("irn+crf", "crf", "none")
+METHODS = ("crf", "irn+crf", "none")
 """Masks to train a segmenter on; the first is the recipe's."""
 
 Rows = dict[str, MaskScore]

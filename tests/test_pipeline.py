@@ -313,6 +313,7 @@ def test_the_synthetic_set_through_every_stage(tmp_path: Path) -> None:
         "--classify.training.epochs=1",
         "--classify.training.batch=8",
         "--localize.scales=[1.0]",
+        "--refine.method=irn+crf",
         "--segment.training.epochs=1",
         "--machine.workers=0",
         "--machine.threads=1",
