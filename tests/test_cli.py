@@ -449,10 +449,12 @@ def test_the_demo_is_the_packaged_recipe_with_its_seed(call, monkeypatch: pytest
     seen = []
     monkeypatch.setattr("sfc.pipeline.run", lambda *given: seen.append(given) or [])
     assert call("demo", "--seed", "7").code == 0
-    ((config, folder, stages),) = seen
-    assert stages == ["classify", "localize", "refine", "evaluate", "report"]
+    ((config, folder),) = seen
     assert folder == Path("runs/demo")
-    assert (config.data.format, config.data.synthetic_seed, config.classify.training.seed) == ("synthetic", 7, 7)
+    trainings = (config.classify.training, config.refine.relation.training, config.segment.training)
+    assert (config.data.format, config.data.synthetic_seed) == ("synthetic", 7)
+    assert [training.seed for training in trainings] == [7, 7, 7]
+    assert (config.data.val, config.segment.masks) == ("val.csv", "pseudo")
     assert config.baseline
     assert sfc.cli.RECIPES.joinpath("synthetic.yaml").is_file()
 
