@@ -29,9 +29,9 @@ from sfc.data.images import read_image
 from sfc.data.records import DataSet, Record
 from sfc.localize.store import SUFFIX, cam_path, load_cams, save_cams
 from sfc.metrics import ConfusionMatrix
-from sfc.pipeline import read_data
 from sfc.run_folder import RunFolder
 from sfc.settings import load_config
+from sfc.splits import read_data
 
 Cams = tuple[np.ndarray, np.ndarray, np.ndarray]
 MAPS = ("W", "P", "W + P")

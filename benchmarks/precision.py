@@ -22,10 +22,10 @@ from sfc.classify.train import load_classifier, train_classifier
 from sfc.config import RunConfig
 from sfc.data.images import read_image
 from sfc.metrics import ConfusionMatrix
-from sfc.pipeline import Data, read_data
+from sfc.processes import make_fabric
 from sfc.run_folder import RunFolder
 from sfc.settings import load_config
-from sfc.training import make_fabric
+from sfc.splits import Data, read_data
 
 RECIPE = Path(__file__).parent.parent / "src/sfc/configs/synthetic.yaml"
 STEPS = 100

@@ -24,11 +24,12 @@ from sfc.checkpoint import load_checkpoint
 from sfc.classify.train import train_classifier
 from sfc.config import RunConfig
 from sfc.errors import ConfigError, SFCError
-from sfc.pipeline import STAGES, read_data, run
+from sfc.pipeline import STAGES, run
 from sfc.run_folder import RunFolder
 from sfc.score_table import print_scores
 from sfc.scores import read_scores
 from sfc.settings import load_config
+from sfc.splits import read_data
 
 NO_REPORT = STAGES[:-1]
 
@@ -351,6 +352,6 @@ def test_a_process_that_lost_its_peer_says_so(
     monkeypatch.setattr(sfc.pipeline, "_run_stages", lost)
     with pytest.raises(RuntimeError, match="peer"):
         run(config, tmp_path)
-    monkeypatch.setattr("sfc.training.make_fabric", lambda _: Two())
+    monkeypatch.setattr("sfc.processes.make_fabric", lambda _: Two())
     with pytest.raises(SFCError, match="another process of this run stopped"):
         run(config, tmp_path)

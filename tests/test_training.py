@@ -22,7 +22,8 @@ from sfc.checkpoint import load_checkpoint, save_checkpoint
 from sfc.config import MachineConfig, TrainingConfig
 from sfc.errors import CheckpointError, ConfigError, DataError, SFCError
 from sfc.optimiser import ParameterGroup, schedule
-from sfc.training import Job, StepBatches, fit, make_fabric, steps_per_epoch
+from sfc.processes import make_fabric
+from sfc.training import Job, StepBatches, fit, steps_per_epoch
 
 CPU = MachineConfig(accelerator="cpu", workers=0, threads=1)
 

@@ -14,6 +14,7 @@ from sfc.config import RunConfig, plain_cam
 from sfc.errors import ConfigError
 from sfc.run_folder import RunFolder, VariantFolder, atomic_write, file_hash, versions, write_json
 from sfc.same_run import require_same_run
+from sfc.splits import Data, read_data
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -43,55 +44,6 @@ def variants(config: RunConfig, run: RunFolder) -> Iterator[Variant]:
     yield Variant("sfc", config, run.variant("sfc"))
 
 
-@dataclass(frozen=True)
-class Data:
-    """The splits of a run.
-
-    Attributes:
-        train: training images with labels, masks removed: what training sees.
-        scoring: training images with masks, for scores only; None without masks.
-        val: validation images; None where the settings name none.
-    """
-
-    train: DataSet
-    scoring: DataSet | None
-    val: DataSet | None
-
-    def splits(self) -> Iterator[tuple[str, DataSet]]:
-        """The splits that get CAMs, by name."""
-        yield "train", self.train
-        if self.val is not None:
-            yield "val", self.val
-
-    def scored(self) -> Iterator[tuple[str, DataSet]]:
-        """The splits that have masks to score against."""
-        if self.scoring is not None:
-            yield "train", self.scoring
-        if self.val is not None and len(self.val.with_masks()):
-            yield "val", self.val.with_masks()
-
-
-def read_data(config: RunConfig, run: RunFolder) -> Data:
-    """Reads every split that the settings name; writes the synthetic set first if that is what they name.
-
-    Raises:
-        DataError, ConfigError: see the readers.
-    """
-    from sfc.data.read import read_dataset, read_training_masks
-
-    data = config.data
-    if data.format == "synthetic":
-        from sfc.data.synthetic import write_synthetic
-
-        write_synthetic(run.synthetic_data, data.synthetic_seed, data.synthetic_images)
-        data = replace(data, root=str(run.synthetic_data))
-    train = read_dataset(data, "train")
-    scoring = read_training_masks(data, train)
-    val = read_dataset(data, "val") if data.val else None
-    without_masks = replace(train, records=tuple(replace(record, mask=None) for record in train.records))
-    return Data(without_masks, scoring if scoring is not None and len(scoring) else None, val)
-
-
 def run(config: RunConfig, root: Path, stages: Sequence[str] = STAGES) -> list[Scores]:
     """Goes through the stages, skipping what is done.
 
@@ -106,7 +58,7 @@ def run(config: RunConfig, root: Path, stages: Sequence[str] = STAGES) -> list[S
     Raises:
         SFCError: bad data, settings, checkpoint, or a full disk; what was finished stays.
     """
-    from sfc.training import make_fabric, one_message
+    from sfc.processes import make_fabric, one_message
 
     # The hub client retries for most of a minute where there is no network; local files need no hub.
     if not _needs_hub(config):
@@ -217,8 +169,8 @@ def _segmentation(variant: Variant, data: Data, refinement: Refinement) -> Segme
     from sfc.segment.networks import FROM_CLASSIFIER
     from sfc.segment.stage import Segmentation
 
-    config, folder, method = variant.config, variant.folder, variant.config.refine.method
-    origin: dict[str, Any] = {"masks": refinement.origin(method) if config.segment.masks == "pseudo" else "truth"}
+    config, folder, source = variant.config, variant.folder, variant.config.segmented_masks
+    origin: dict[str, Any] = {"masks": source if source == "truth" else refinement.origin(source)}
     if config.segment.network.backbone == FROM_CLASSIFIER:
         origin["classifier"] = file_hash(folder.classify / "checkpoint.pt")
     return Segmentation(
@@ -228,7 +180,7 @@ def _segmentation(variant: Variant, data: Data, refinement: Refinement) -> Segme
         config.machine,
         data.train,
         data.scoring,
-        method,
+        source,
         folder,
         origin,
         refinement.classifier,

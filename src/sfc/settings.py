@@ -111,11 +111,11 @@ def settings_of(parser: ArgumentParser, parsed: Namespace) -> RunConfig:
         ConfigError: a setting is null that must not be, out of range, or a section is no section.
     """
     _check_values(RunConfig, parsed)
-    if 2 * parsed.predict.overlap >= parsed.predict.tile:
-        raise ConfigError(f"predict.overlap ({parsed.predict.overlap}) must be less than half of predict.tile")
     names = RunConfig.__dataclass_fields__
     instantiated = parser.instantiate(parsed)
-    return RunConfig(**{name: instantiated[name] for name in names})
+    config = RunConfig(**{name: instantiated[name] for name in names})
+    config.predict.require_tiles()
+    return config
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:

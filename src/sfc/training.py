@@ -7,13 +7,10 @@ moment and started again takes exactly the steps that it would have taken.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,11 +25,7 @@ from sfc.optimiser import ParameterGroup, make_optimiser, schedule
 from sfc.same_run import require_same
 from sfc.training_log import TrainingLog
 
-PATIENCE = timedelta(hours=24)
-"""How long processes wait for each other: one may have a whole data set to score, or more images left than others."""
-
 Batch = dict[str, Any]
-Net = TypeVar("Net", bound=nn.Module)
 
 
 class Stateful(Protocol):
@@ -75,61 +68,6 @@ class Job:
     split: Callable[[Batch], Sequence[Batch]] | None = None
     states: Mapping[str, Stateful] = field(default_factory=dict)
     after_epoch: Callable[[int], None] | None = None
-
-
-@contextmanager
-def one_message(fabric: Fabric) -> Iterator[None]:
-    """Where one of several processes ends with a message of its own, the others say that instead of a traceback.
-
-    Raises:
-        SFCError: another process ended.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        # What gloo and NCCL raise in a process whose peer has gone.
-        if fabric.world_size > 1 and ("closed by peer" in str(error) or "reset by peer" in str(error)):
-            raise SFCError("another process of this run stopped; its own message says why") from error
-        raise
-
-
-def make_fabric(machine: MachineConfig) -> Fabric:
-    """Devices and processes as the settings and the environment (torchrun, SLURM) say; launches local processes.
-
-    Raises:
-        ConfigError: the machine does not have what the settings ask for.
-    """
-    from lightning_fabric.strategies.ddp import DDPStrategy
-
-    several = machine.devices * machine.nodes > 1
-    if machine.threads:
-        torch.set_num_threads(machine.threads)
-    try:
-        fabric = Fabric(
-            accelerator=machine.accelerator,
-            devices=machine.devices,
-            num_nodes=machine.nodes,
-            strategy=DDPStrategy(find_unused_parameters=True, timeout=PATIENCE) if several else "auto",
-            precision="bf16-mixed" if machine.precision == "bf16" else "32-true",
-        )
-        fabric.launch()
-    except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"machine: {str(error).splitlines()[0]}") from error
-    return fabric
-
-
-def synchronise_norms(fabric: Fabric, net: Net) -> Net:
-    """Ordinary batch norm over all GPUs, for a network in training mode; CPU processes cannot, and say so once."""
-    if fabric.world_size == 1 or not any(isinstance(m, nn.BatchNorm2d) and m.training for m in net.modules()):
-        return net
-    if fabric.device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
-    if fabric.is_global_zero:
-        warnings.warn(
-            "batch norm is not synchronised between CPU processes: each normalises by its own share of the batch",
-            stacklevel=2,
-        )
-    return net
 
 
 def steps_per_epoch(images: int, config: TrainingConfig) -> int:

@@ -29,7 +29,7 @@ from sfc.config import (
 from sfc.data.images import PngMask
 from sfc.data.records import DataSet, Record
 from sfc.errors import CheckpointError, ConfigError
-from sfc.training import make_fabric
+from sfc.processes import make_fabric
 
 CONFIG = RunConfig(
     classify=ClassifyConfig(

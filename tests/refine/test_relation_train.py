@@ -20,6 +20,7 @@ from sfc.data.images import write_mask
 from sfc.data.labelled_set import PngLabels
 from sfc.data.records import DataSet, Record
 from sfc.errors import CheckpointError, ConfigError, DataError
+from sfc.processes import make_fabric
 from sfc.refine.relation_set import RelationSet, shrink_labels
 from sfc.refine.relation_train import (
     build_relation_network,
@@ -27,7 +28,6 @@ from sfc.refine.relation_train import (
     mean_displacement,
     train_relation_network,
 )
-from sfc.training import make_fabric
 
 MACHINE = MachineConfig(accelerator="cpu", workers=0, threads=1)
 CONFIG = RelationConfig(

@@ -25,10 +25,10 @@ from sfc.data.records import DataSet, Record
 from sfc.errors import ConfigError, DataError, SFCError
 from sfc.evaluate_masks import evaluate_masks
 from sfc.pipeline import run
+from sfc.processes import make_fabric
 from sfc.run_folder import VariantFolder
 from sfc.segment.stage import Segmentation, predicted_ways, segment
 from sfc.settings import load_config
-from sfc.training import make_fabric
 
 MACHINE = MachineConfig(accelerator="cpu", workers=0, threads=1)
 CONFIG = SegmentConfig(
@@ -69,7 +69,8 @@ def segmentation(root: Path, config: SegmentConfig = CONFIG, **options: object) 
     for record in truth.records:
         write_mask(mask_path(folder.masks("crf"), record.id), record.mask.load())
     backbone = Backbone("compact", frozen_norm=False, trained_from=0)
-    job = Segmentation("SFC", config, PREDICT, MACHINE, train, truth, "crf", folder, {"masks": "crf"}, backbone)
+    source = "truth" if config.masks == "truth" else "crf"
+    job = Segmentation("SFC", config, PREDICT, MACHINE, train, truth, source, folder, {"masks": "crf"}, backbone)
     return replace(job, **options)
 
 

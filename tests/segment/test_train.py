@@ -20,8 +20,8 @@ from sfc.data.images import read_mask, write_mask
 from sfc.data.labelled_set import PngLabels
 from sfc.data.records import DataSet, Record
 from sfc.errors import CheckpointError, ConfigError, DataError, SFCError
+from sfc.processes import make_fabric
 from sfc.segment.train import load_segmenter, train_segmenter
-from sfc.training import make_fabric
 
 MACHINE = MachineConfig(accelerator="cpu", workers=0, threads=1)
 CONFIG = SegmentConfig(

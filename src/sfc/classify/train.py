@@ -27,9 +27,10 @@ from sfc.data.records import DataSet
 from sfc.data.training_set import TrainingSet
 from sfc.errors import CheckpointError, ConfigError
 from sfc.optimiser import ParameterGroup
+from sfc.processes import synchronise_norms
 from sfc.same_run import require_same
 from sfc.settings import plain_values
-from sfc.training import Batch, Job, fit, steps_per_epoch, synchronise_norms
+from sfc.training import Batch, Job, fit, steps_per_epoch
 
 BANK_STREAM = 1
 SIZE_STREAM = 2

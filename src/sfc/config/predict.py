@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sfc.config.refine import CRFConfig
+from sfc.errors import ConfigError
 
 Way = Literal["single", "single+crf", "multi", "multi+crf"]
 
@@ -33,6 +34,11 @@ class PredictConfig:
     ways: tuple[Way, ...] = ("single", "single+crf", "multi", "multi+crf")
     tile: int = 1024
     overlap: int = 128
+
+    def require_tiles(self) -> None:
+        """Refuses tiles that would be overlap for the most part. Raises ConfigError."""
+        if 2 * self.overlap >= self.tile:
+            raise ConfigError(f"predict.overlap ({self.overlap}) must be less than half of predict.tile ({self.tile})")
 
     def in_words(self) -> str:
         """What the ways of the scores mean."""

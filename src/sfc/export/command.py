@@ -7,7 +7,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from sfc.errors import ConfigError, SFCError
-from sfc.predict.command import open_model
+from sfc.predict.command import add_segmenter_options, open_model
 
 TEXT = "hand over a run's segmenter (--model, --onnx), or predicted masks (--coco, --yolo, --voc)"
 
@@ -21,13 +21,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--model", type=str, default="", help="folder that gets the segmenter, for sfc.load and predict"
     )
     parser.add_argument("--onnx", type=str, default="", help="file that gets the segmenter, for onnxruntime and others")
-    parser.add_argument("--variant", choices=["sfc", "plain"], default="sfc", help="which system of a run")
-    parser.add_argument(
-        "--trained-on",
-        type=str,
-        default="",
-        help="which segmenter: none, crf, irn, irn+crf or truth; default: the run's",
-    )
+    add_segmenter_options(parser)
     parser.add_argument("--coco", type=str, default="", help="JSON file that gets the masks in COCO's format")
     parser.add_argument("--instances", type=bool, default=False, help="coco: one annotation a region, not one a class")
     parser.add_argument("--yolo", type=str, default="", help="folder that gets the masks as polygons for YOLO")

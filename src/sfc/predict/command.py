@@ -28,14 +28,8 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("images", type=str, nargs="+", help="images, folders, patterns, or a .txt list of images")
     parser.add_argument("--out", type=str, default="predictions", help="folder that gets the masks")
     parser.add_argument("--root", type=str, default="", help="where the paths in a list start; default: its folder")
-    parser.add_argument("--variant", choices=["sfc", "plain"], default="sfc", help="which system of a run")
+    add_segmenter_options(parser)
     parser.add_argument("--source", choices=["segmenter", "cams"], default="segmenter", help="where masks come from")
-    parser.add_argument(
-        "--trained-on",
-        type=str,
-        default="",
-        help="which segmenter: none, crf, irn, irn+crf or truth; default: the run's",
-    )
     parser.add_argument("--labels", type=str, default="", help="cams: table of image and labels; else predicted labels")
     parser.add_argument("--scales", type=list[float] | None, default=None, help="of the image; default: the run's")
     parser.add_argument("--mirror", type=bool | None, default=None, help="segmenter: average with the mirror image")
@@ -54,12 +48,23 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_class_arguments(MachineConfig, nested_key="machine")
 
 
+def add_segmenter_options(parser: ArgumentParser) -> None:
+    """Which segmenter of a run is meant."""
+    parser.add_argument("--variant", choices=["sfc", "plain"], default="sfc", help="which system of a run")
+    parser.add_argument(
+        "--trained-on",
+        type=str,
+        default="",
+        help="which segmenter: none, crf, irn, irn+crf or truth; default: the run's",
+    )
+
+
 def predict_command(parser: ArgumentParser, parsed: Namespace) -> int:
     """Runs `sfc predict`; prints where the masks are."""
     from sfc.predict.outputs import Outputs
     from sfc.predict.photographs import find_photographs
     from sfc.predict.stage import predict
-    from sfc.training import make_fabric, one_message
+    from sfc.processes import make_fabric, one_message
 
     # Every weight is in the run or model folder.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
-from lightning_fabric import Fabric
 from numba.core import event
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 KERNEL_MODULES: tuple[str, ...] = ("sfc.refine.crf", "sfc.refine.walk_kernels")
 """Modules with kernels; each has a `compile_kernels()` that calls all of them on tiny inputs."""

@@ -15,7 +15,7 @@ from sfc.config import MachineConfig, PredictConfig
 from sfc.config.predict import Way
 from sfc.data.images import image_size, mask_path, read_image, write_mask
 from sfc.data.records import DataSet, Record
-from sfc.errors import ConfigError, DataError
+from sfc.errors import DataError
 from sfc.image_work import claim, on_device, unfinished, work_through
 from sfc.refine.kernels import prepare_kernels_once
 from sfc.segment.networks import Segmenter
@@ -45,8 +45,7 @@ class Predictor:
     """
 
     def __init__(self, net: Segmenter, config: PredictConfig, precision: str = "fp32") -> None:
-        if 2 * config.overlap >= config.tile:
-            raise ConfigError(f"predict.overlap ({config.overlap}) must be less than half of predict.tile")
+        config.require_tiles()
         self.net, self.config, self.precision = net, config, precision
 
     def strips(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> Iterator[Strip]:

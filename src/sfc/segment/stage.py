@@ -34,7 +34,7 @@ class Segmentation:
         machine: precision, layout, workers.
         train: the training images.
         truth: those that have ground-truth masks, for `masks: truth`; None where none has.
-        method: of refinement, whose masks `masks: pseudo` takes.
+        source: the masks that the segmenter learns from (`RunConfig.segmented_masks`): a method's, or `truth`.
         folder: of the variant; pseudo masks are read, segmenter and predictions written.
         origin: what pseudo masks and classifier were made from, plain values.
         classifier: the trained classifier's backbone, for `network.backbone: classifier`.
@@ -46,15 +46,10 @@ class Segmentation:
     machine: MachineConfig
     train: DataSet
     truth: DataSet | None
-    method: str
+    source: str
     folder: VariantFolder
     origin: Mapping[str, Any]
     classifier: Backbone
-
-    @property
-    def source(self) -> str:
-        """The masks that the segmenter learns from: a method of refinement, or `truth`."""
-        return "truth" if self.config.masks == "truth" else self.method
 
     def predictions(self, split: str) -> dict[Way, Path]:
         """Where its masks of a split are, for each way of the settings."""
@@ -112,11 +107,11 @@ def segment(fabric: Fabric, job: Segmentation, val: DataSet | None) -> None:
 
 def _material(job: Segmentation) -> tuple[DataSet, LabelSource]:
     """The images to learn from and where their masks are."""
-    if job.config.masks == "truth":
+    if job.source == "truth":
         if job.truth is None:
             raise ConfigError("segment.masks is 'truth', but no training image has a mask (data.train_masks)")
         return job.truth, true_labels
-    folder = job.folder.masks(job.method)
+    folder = job.folder.masks(job.source)
     missing = [record for record in job.train.records if not mask_path(folder, record.id).exists()]
     if missing:
         count = f"{len(missing)} of {len(job.train)} training images have no pseudo mask"

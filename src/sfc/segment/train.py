@@ -20,11 +20,12 @@ from sfc.data.read import input_hash
 from sfc.data.records import IGNORE, DataSet
 from sfc.errors import CheckpointError, ConfigError, SFCError
 from sfc.optimiser import ParameterGroup
+from sfc.processes import synchronise_norms
 from sfc.same_run import require_same
 from sfc.segment.loss import Size, label_counts, pyramid, segmentation_losses
 from sfc.segment.networks import Segmenter, build_segmenter
 from sfc.settings import plain_values
-from sfc.training import Batch, Job, fit, synchronise_norms
+from sfc.training import Batch, Job, fit
 
 
 class SegmentObjective(nn.Module):

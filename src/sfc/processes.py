@@ -1,0 +1,76 @@
+"""The devices and processes of a command, and what they have to agree on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from sfc.config import MachineConfig
+from sfc.errors import ConfigError, SFCError
+
+PATIENCE = timedelta(hours=24)
+"""How long processes wait for each other: one may have a whole data set to score, or more images left than others."""
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+@contextmanager
+def one_message(fabric: Fabric) -> Iterator[None]:
+    """Where one of several processes ends with a message of its own, the others say that instead of a traceback.
+
+    Raises:
+        SFCError: another process ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # What gloo and NCCL raise in a process whose peer has gone.
+        if fabric.world_size > 1 and ("closed by peer" in str(error) or "reset by peer" in str(error)):
+            raise SFCError("another process of this run stopped; its own message says why") from error
+        raise
+
+
+def make_fabric(machine: MachineConfig) -> Fabric:
+    """Devices and processes as the settings and the environment (torchrun, SLURM) say; launches local processes.
+
+    Raises:
+        ConfigError: the machine does not have what the settings ask for.
+    """
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
+    several = machine.devices * machine.nodes > 1
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
+    try:
+        fabric = Fabric(
+            accelerator=machine.accelerator,
+            devices=machine.devices,
+            num_nodes=machine.nodes,
+            strategy=DDPStrategy(find_unused_parameters=True, timeout=PATIENCE) if several else "auto",
+            precision="bf16-mixed" if machine.precision == "bf16" else "32-true",
+        )
+        fabric.launch()
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"machine: {str(error).splitlines()[0]}") from error
+    return fabric
+
+
+def synchronise_norms(fabric: Fabric, net: Net) -> Net:
+    """Ordinary batch norm over all GPUs, for a network in training mode; CPU processes cannot, and say so once."""
+    if fabric.world_size == 1 or not any(isinstance(m, nn.BatchNorm2d) and m.training for m in net.modules()):
+        return net
+    if fabric.device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    if fabric.is_global_zero:
+        warnings.warn(
+            "batch norm is not synchronised between CPU processes: each normalises by its own share of the batch",
+            stacklevel=2,
+        )
+    return net
