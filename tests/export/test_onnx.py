@@ -21,7 +21,7 @@ from sfc.export import onnx as module
 from sfc.export.onnx import export_onnx
 from sfc.segment.model import Model
 from sfc.segment.networks import Segmenter, build_segmenter
-from sfc.segment.probabilities import image_probabilities
+from sfc.segment.probabilities import ImageLogits
 
 COMPACT = SegmenterConfig(backbone="compact", pretrained=False, atrous_rates=(1, 2), frozen_norm=False)
 NETWORKS = {
@@ -71,7 +71,7 @@ def require_agreement(path: Path, model: Model) -> None:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for size in SIZES:
         (found,) = session.run(None, {"image": images(*size)})
-        expected = np.stack([image_probabilities(model.net, image) for image in images(*size)])
+        expected = np.stack([ImageLogits(model.net, image).probabilities() for image in images(*size)])
         assert expected.std(axis=(2, 3)).min() > 0.01
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -21,7 +21,7 @@ from sfc.pipeline import run
 from sfc.run_folder import RunFolder, file_hash
 from sfc.segment.model import Model, load_run_model, save_model
 from sfc.segment.networks import build_segmenter
-from sfc.segment.probabilities import image_probabilities, smoothed
+from sfc.segment.probabilities import ImageLogits, smoothed
 from sfc.settings import load_config
 
 COMPACT = SegmenterConfig(backbone="compact", pretrained=False, atrous_rates=(1, 2), frozen_norm=False)
@@ -79,8 +79,8 @@ def test_a_loaded_model_answers_to_the_last_bit_as_the_saved_one(name: str, tmp_
 
 def test_probabilities_are_those_of_the_settings_and_the_way() -> None:
     model, image = untrained(), picture()
-    single = image_probabilities(model.net, image)
-    multi = image_probabilities(model.net, image, (1.0, 0.5), mirror=True, pooling="mean")
+    single = ImageLogits(model.net, image).probabilities()
+    multi = ImageLogits(model.net, image).probabilities((1.0, 0.5), mirror=True, pooling="mean")
     np.testing.assert_array_equal(model.probabilities(image), multi)
     np.testing.assert_array_equal(model.probabilities(image, "single"), single)
     np.testing.assert_array_equal(model.probabilities(image, "multi+crf"), smoothed(image, multi, PREDICT.crf))

@@ -13,7 +13,7 @@ from sfc.data.pixels import normalise
 from sfc.errors import ConfigError
 from sfc.refine.crf import dense_crf
 from sfc.segment.predict import Predictor
-from sfc.segment.probabilities import image_probabilities, smoothed
+from sfc.segment.probabilities import ImageLogits, smoothed
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (22, 31, 3), dtype=np.uint8)
 
@@ -68,7 +68,7 @@ def expected(scales: tuple[float, ...], mirror: bool, pooling: str) -> np.ndarra
 @pytest.mark.parametrize("mirror", [False, True])
 @pytest.mark.parametrize("scales", [(1.0,), (1.0, 0.5, 1.5), (0.75, 1.0)])
 def test_scales_and_mirror_as_by_plain_steps(scales: tuple[float, ...], mirror: bool, pooling: str) -> None:
-    found = image_probabilities(Brightness(), IMAGE, scales, mirror=mirror, pooling=pooling)
+    found = ImageLogits(Brightness(), IMAGE).probabilities(scales, mirror=mirror, pooling=pooling)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected(scales, mirror, pooling), atol=1e-5)
     np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
@@ -78,7 +78,7 @@ def test_the_two_poolings_and_the_mirror_differ() -> None:
     """Otherwise the settings would do nothing."""
     scales = (1.0, 0.5)
     plain, mean, mirrored = (
-        image_probabilities(Brightness(), IMAGE, scales, pooling=pooling, mirror=mirror)
+        ImageLogits(Brightness(), IMAGE).probabilities(scales, mirror, pooling)
         for pooling, mirror in (("maximum", False), ("mean", False), ("maximum", True))
     )
     assert np.abs(plain - mean).max() > 1e-3
@@ -88,7 +88,7 @@ def test_the_two_poolings_and_the_mirror_differ() -> None:
 def test_what_is_no_image_is_refused() -> None:
     for image in (IMAGE.astype(np.float32), IMAGE[:, :, 0], IMAGE[:0]):
         with pytest.raises(ValueError, match="image must be uint8"):
-            image_probabilities(Brightness(), image)
+            ImageLogits(Brightness(), image)
 
 
 def test_the_crf_leaves_out_only_labels_that_cannot_matter() -> None:
@@ -120,8 +120,8 @@ def test_every_way_is_what_it_says() -> None:
     predictor = Predictor(Brightness(), config)
     ((top, ways),) = predictor.strips(IMAGE, ("multi+crf", "single", "multi", "single+crf"))
     assert top == 0
-    single = image_probabilities(Brightness(), IMAGE)
-    multi = image_probabilities(Brightness(), IMAGE, (1.0, 0.5), mirror=True, pooling="mean")
+    single = ImageLogits(Brightness(), IMAGE).probabilities()
+    multi = ImageLogits(Brightness(), IMAGE).probabilities((1.0, 0.5), True, "mean")
     assert list(ways) == ["multi+crf", "single", "multi", "single+crf"]
     np.testing.assert_array_equal(ways["single"], single)
     np.testing.assert_array_equal(ways["multi"], multi)
@@ -130,6 +130,20 @@ def test_every_way_is_what_it_says() -> None:
     masks = predictor.masks(IMAGE, ("single", "multi+crf"))
     np.testing.assert_array_equal(masks["single"], single.argmax(axis=0))
     assert masks["multi+crf"].dtype == np.uint8
+
+
+def test_the_network_sees_each_size_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    forward = Brightness.forward
+
+    def counted(self: Brightness, image: Tensor) -> Tensor:
+        sizes.append(tuple(image.shape[2:]))
+        return forward(self, image)
+
+    monkeypatch.setattr(Brightness, "forward", counted)
+    predictor = Predictor(Brightness(), PredictConfig(scales=(0.5, 1.0), crf=CRFConfig(iterations=1)))
+    list(predictor.strips(IMAGE, ("single", "single+crf", "multi", "multi+crf")))
+    assert sorted(sizes) == [(11, 15), (22, 31)]
 
 
 def test_tiles_say_what_the_whole_says() -> None:

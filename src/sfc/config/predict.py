@@ -16,7 +16,7 @@ class PredictConfig:
     """Masks by a trained segmenter, of validation images and of new photographs. Defaults: DeepLab-v2 as published.
 
     Args:
-        scales: of the image, beside which nothing else is resized.
+        scales: sizes at which the network sees the image, as factors.
         mirror: average with the mirror image's answer. The field's other protocol is scales 0.5, 0.75, 1, 1.25, 1.5,
             with mirror, by `mean`.
         pooling: how scales are joined: `maximum` of the logits, as in training, or `mean` of the probabilities.

@@ -25,7 +25,7 @@ from sfc.errors import SFCError
 from sfc.run_folder import atomic_write
 from sfc.segment.model import Model
 from sfc.segment.networks import Segmenter
-from sfc.segment.probabilities import image_probabilities
+from sfc.segment.probabilities import ImageLogits
 
 LARGEST = 2**31 - 2**20
 """Bytes of weights that one ONNX file holds, with room for the graph."""
@@ -139,7 +139,7 @@ def _compare(content: bytes, net: Segmenter, path: Path) -> None:
     random = np.random.default_rng(0)
     for shape in COMPARED:
         images = random.integers(0, 256, (*shape, 3), dtype=np.uint8)
-        expected = np.stack([image_probabilities(net, image) for image in images])
+        expected = np.stack([ImageLogits(net, image).probabilities() for image in images])
         try:
             (found,) = session.run(["probabilities"], {"image": images})
         except Exception as error:  # onnxruntime's errors share no class

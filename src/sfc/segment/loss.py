@@ -24,13 +24,21 @@ def pyramid(net: nn.Module, image: Tensor, scales: Sequence[float]) -> list[Tens
     Returns:
         float32 [N, K, h, w] for each scale, each on its own grid; and then the maximum.
     """
-    logits = []
-    for scale in scales:
-        size = (max(1, int(image.shape[2] * scale)), max(1, int(image.shape[3] * scale)))
-        resized = image if scale == 1 else F.interpolate(image, size=size, mode="bilinear", align_corners=False)
-        logits.append(net(resized).float())
+    return with_maximum([net(at_scale(image, scale)).float() for scale in scales])
+
+
+def at_scale(image: Tensor, scale: float) -> Tensor:
+    """An image [N, 3, H, W] resized by a factor on height and width, rounded down (bilinear)."""
+    if scale == 1:
+        return image
+    size = (max(1, int(image.shape[2] * scale)), max(1, int(image.shape[3] * scale)))
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+
+
+def with_maximum(logits: Sequence[Tensor]) -> list[Tensor]:
+    """Logits [N, K, h, w] of several sizes; with more than one, then their maximum on the first one's grid."""
     if len(logits) == 1:
-        return logits
+        return [*logits]
     grid = logits[0].shape[2:]
     maximum = logits[0]
     for other in logits[1:]:

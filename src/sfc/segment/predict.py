@@ -19,7 +19,7 @@ from sfc.errors import DataError
 from sfc.image_work import claim, on_device, unfinished, work_through
 from sfc.refine.kernels import prepare_kernels_once
 from sfc.segment.networks import Segmenter
-from sfc.segment.probabilities import image_probabilities, smoothed
+from sfc.segment.probabilities import ImageLogits, smoothed
 from sfc.segment.tiles import in_strips
 from sfc.settings import plain_values
 
@@ -85,19 +85,16 @@ class Predictor:
     def _ways(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> Iterator[NDArray[np.float32]]:
         """Each way's probabilities; what two of them share is computed once."""
         config = self.config
+        logits = ImageLogits(self.net, image, self.precision)
         found: dict[str, NDArray[np.float32]] = {}
         for way in ways:
             size, _, crf = way.partition("+")
-            if size not in found and size == "single":
-                found[size] = image_probabilities(self.net, image, precision=self.precision)
-            elif size not in found:
-                found[size] = image_probabilities(
-                    self.net,
-                    image,
-                    config.scales,
-                    mirror=config.mirror,
-                    pooling=config.pooling,
-                    precision=self.precision,
+            if size not in found:
+                multi = size == "multi"
+                found[size] = (
+                    logits.probabilities(config.scales, config.mirror, config.pooling)
+                    if multi
+                    else logits.probabilities()
                 )
             yield smoothed(image, found[size], config.crf) if crf else found[size]
 

@@ -14,61 +14,73 @@ from torch import Tensor
 from sfc.config import CRFConfig
 from sfc.data.pixels import normalise
 from sfc.refine.crf import dense_crf
-from sfc.segment.loss import pyramid
+from sfc.segment.loss import at_scale, with_maximum
 from sfc.segment.networks import Segmenter
 
 Pooling = Literal["maximum", "mean"]
+LEAST = 0.01
+"""Labels whose probability is below this everywhere take no part in the CRF."""
 
 
-@torch.inference_mode()
-def image_probabilities(
-    net: Segmenter,
-    image: NDArray[np.uint8],
-    scales: Sequence[float] = (1.0,),
-    *,
-    mirror: bool = False,
-    pooling: Pooling = "maximum",
-    precision: str = "fp32",
-) -> NDArray[np.float32]:
-    """Class probabilities of every pixel.
+class ImageLogits:
+    """What a network says of one image at any size, each computed once.
 
     Args:
         net: in evaluation mode.
         image: uint8 [H, W, 3].
-        scales: sizes that the network sees, resized as in training; the first one's grid is that of the maximum.
-        mirror: mean with the probabilities of the mirror image.
-        pooling: `maximum` over the logits of the scales, or `mean` over their probabilities.
         precision: `fp32` or `bf16` (autocast).
-
-    Returns:
-        float32 [K, H, W], sums to 1 over K; 0 is the background.
 
     Raises:
         ValueError: the image is not uint8 [H, W, 3].
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
-    device = next(net.parameters()).device
-    pixels = normalise(torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None])
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        probabilities = _pooled(net, pixels, scales, pooling)
+
+    def __init__(self, net: Segmenter, image: NDArray[np.uint8], precision: str = "fp32") -> None:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise ValueError(f"image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+        self._net, self._precision = net, precision
+        self._device = next(net.parameters()).device
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self._device)
+        self._pixels = normalise(pixels.permute(2, 0, 1)[None])
+        self._found: dict[tuple[float, bool], Tensor] = {}
+
+    @torch.inference_mode()
+    def probabilities(
+        self, scales: Sequence[float] = (1.0,), mirror: bool = False, pooling: Pooling = "maximum"
+    ) -> NDArray[np.float32]:
+        """Class probabilities of every pixel.
+
+        Args:
+            scales: sizes that the network sees, resized as in training; the first one's grid is that of the maximum.
+            mirror: mean with the probabilities of the mirror image.
+            pooling: `maximum` over the logits of the scales, or `mean` over their probabilities.
+
+        Returns:
+            float32 [K, H, W], sums to 1 over K; 0 is the background.
+        """
+        total = self._pooled(scales, False, pooling)
         if mirror:
-            probabilities += _pooled(net, pixels.flip(3), scales, pooling).flip(2)
-            probabilities /= 2
-    return probabilities.cpu().numpy()
+            total += self._pooled(scales, True, pooling).flip(2)
+            total /= 2
+        return total.cpu().numpy()
 
+    def _pooled(self, scales: Sequence[float], mirrored: bool, pooling: Pooling) -> Tensor:
+        logits = [self._logits(scale, mirrored) for scale in scales]
+        joined = with_maximum(logits)[-1:] if pooling == "maximum" else logits
+        total: Tensor | None = None
+        for each in joined:
+            enlarged = F.interpolate(each, size=self._pixels.shape[2:], mode="bilinear", align_corners=False)
+            probabilities = enlarged[0].softmax(dim=0)
+            total = probabilities if total is None else total.add_(probabilities)
+        assert total is not None
+        return total / len(joined)
 
-def _pooled(net: Segmenter, pixels: Tensor, scales: Sequence[float], pooling: Pooling) -> Tensor:
-    """float32 [K, H, W] of one normalised image [1, 3, H, W]."""
-    size = (pixels.shape[2], pixels.shape[3])
-    logits = pyramid(net, pixels, scales)
-    joined = logits[-1:] if pooling == "maximum" else logits[: len(scales)]
-    total: Tensor | None = None
-    for each in joined:
-        probabilities = F.interpolate(each, size=size, mode="bilinear", align_corners=False)[0].softmax(dim=0)
-        total = probabilities if total is None else total.add_(probabilities)
-    assert total is not None
-    return total / len(joined)
+    def _logits(self, scale: float, mirrored: bool) -> Tensor:
+        """float32 [1, K, h, w]."""
+        if (scale, mirrored) not in self._found:
+            pixels = self._pixels.flip(3) if mirrored else self._pixels
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+                self._found[scale, mirrored] = self._net(at_scale(pixels, scale)).float()
+        return self._found[scale, mirrored]
 
 
 def smoothed(image: NDArray[np.uint8], probabilities: NDArray[np.float32], config: CRFConfig) -> NDArray[np.float32]:
@@ -95,7 +107,3 @@ def smoothed(image: NDArray[np.uint8], probabilities: NDArray[np.float32], confi
         iterations=config.iterations,
     )
     return marginals
-
-
-LEAST = 0.01
-"""Labels whose probability is below this everywhere take no part in the CRF."""
