@@ -26,7 +26,7 @@ from sfc.cli import SEEDS
 from sfc.config import RunConfig, plain_cam
 from sfc.pipeline import run
 from sfc.run_folder import versions
-from sfc.scores import MaskScore
+from sfc.scores import MaskScore, Scores
 from sfc.settings import load_config
 
 RECIPE = Path(__file__).parents[1] / "configs" / "synthetic.yaml"
@@ -50,12 +50,19 @@ def score(config: RunConfig, folder: Path, methods: Sequence[Any], truth: bool) 
     for method in methods:
         with_method = replace(config, refine=replace(config.refine, method=method))
         for entry in run(with_method, folder, chain):
-            rows |= {f"{entry.split}: {row.what}": row for row in (*entry.scores, *entry.masks)}
+            rows |= named(entry, method)
     if truth:
         bound = replace(config, segment=replace(config.segment, masks="truth"))
         for entry in run(bound, folder, ("segment", "evaluate")):
-            rows |= {f"{entry.split}: {row.what}": row for row in (*entry.scores, *entry.masks)}
+            rows |= named(entry, "truth")
     return rows
+
+
+def named(entry: Scores, material: str) -> Rows:
+    """Rows of one split by name; those of a segmenter say what it learned from."""
+    maps = {f"{entry.split}: {row.what}": row for row in entry.scores}
+    prefix = "" if entry.split == "train" else f"segmenter on {material}, "
+    return maps | {f"{entry.split}: {prefix}{row.what}": row for row in entry.masks}
 
 
 def print_tables(console: Console, results: dict[str, list[Rows]]) -> None:

@@ -102,6 +102,16 @@ def test_no_number_is_cut_off_on_a_narrow_terminal(scores: Scores, width: int) -
     assert max(map(len, text.splitlines())) <= width
 
 
+def test_the_ways_of_a_segmenter_leave_room_for_the_name_of_the_run(scores: Scores) -> None:
+    numbers = {"head": 101.0, "medium": 69.0, "tail": 78.0}
+    wide = [replace(score, over_activation=numbers, under_activation=numbers) for score in scores.scores]
+    ways = [mask(way, 60.0) for way in ("single", "single+crf", "multi", "multi+crf")]
+    text = printed(*(replace(scores, run=run, scores=wide, masks=ways) for run in ("plain CAM", "SFC")), width=80)
+    assert cells(text, "SFC", "W")[:2] == ["SFC", "W"]
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_nothing_to_print(scores: Scores) -> None:
     assert printed() == ""
 

@@ -242,11 +242,10 @@ def _evaluate_segmenter(entry: Scores, dataset: DataSet, job: Segmentation) -> S
     ways = predicted_ways(job, "val")
     if not ways:
         return entry
-    masks = [
-        evaluate_masks(dataset, folder, f"{job.source} segmenter, {way}", entry.class_groups)
-        for way, folder in ways.items()
-    ]
-    return replace(entry, masks=masks, provenance={**entry.provenance, "segmenter": job.predict.in_words()})
+    masks = [evaluate_masks(dataset, folder, way, entry.class_groups) for way, folder in ways.items()]
+    material = "the ground truth" if job.source == "truth" else f"{job.source} masks"
+    words = f"learned from {material}; {job.predict.in_words()}"
+    return replace(entry, masks=masks, provenance={**entry.provenance, "segmenter": words})
 
 
 def _report(config: RunConfig, folder: RunFolder, data: Data) -> None:

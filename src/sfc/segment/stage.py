@@ -59,15 +59,16 @@ class Segmentation:
         """What its masks are made from, plain values, for each way of the settings."""
         weights = file_hash(self.folder.segmenter(self.source) / "checkpoint.pt")
         settings = plain_values(asdict(self.predict))
-        multi, crf, tiles = ("scales", "mirror", "pooling"), ("crf",), ("tile", "overlap")
-        return {
-            way: {
-                "segmenter": weights,
-                **{name: settings[name] for name in tiles},
-                **{name: settings[name] for name in multi * way.startswith("multi") + crf * way.endswith("+crf")},
-            }
-            for way in self.predict.ways
-        }
+
+        def origin(way: Way) -> dict[str, Any]:
+            names = ["tile", "overlap"]
+            if way.startswith("multi"):
+                names += ["scales", "mirror", "pooling"]
+            if way.endswith("+crf"):
+                names.append("crf")
+            return {"segmenter": weights, **{name: settings[name] for name in names}}
+
+        return {way: origin(way) for way in self.predict.ways}
 
 
 def segment(fabric: Fabric, job: Segmentation, val: DataSet | None) -> None:
