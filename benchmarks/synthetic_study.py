@@ -20,6 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from sfc.config import plain_cam
 from sfc.pipeline import run
 from sfc.run_folder import versions
 from sfc.scores import Scores
@@ -27,16 +28,10 @@ from sfc.settings import load_config
 
 RECIPE = Path(__file__).parents[1] / "configs" / "synthetic.yaml"
 LOSS, NETWORK = "--classify.loss", "--classify.network"
-PLAIN = (
-    f"{LOSS}.prototype_weight=0",
-    f"{LOSS}.scale_weight=0",
-    f"{LOSS}.half_size_pass=false",
-    f"{NETWORK}.pixel_correlation=false",
-    "--classify.bank.draws=0",
-)
+PLAIN = ("plain", "plain-long")
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "plain": PLAIN,
-    "plain-long": (*PLAIN, "--classify.training.epochs=44"),
+    "plain": (),
+    "plain-long": ("--classify.training.epochs=44",),
     "sfc": (),
     "coefficient": (f"{LOSS}.coefficient=exact",),
     "coefficient-official": (f"{LOSS}.coefficient=official",),
@@ -62,6 +57,8 @@ def score(folder: Path, seed: int, variant: str, threads: int) -> tuple[Scores, 
         f"--machine.threads={threads}",
     ]
     config = load_config([RECIPE], [*overrides, *VARIANTS[variant]])
+    if variant in PLAIN:
+        config = plain_cam(config)
     started = time.perf_counter()
     scores = run(config, folder / f"{seed}-{variant}", stages=("classify", "localize", "evaluate"))
     train = next(entry for entry in scores if entry.split == "train")

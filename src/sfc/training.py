@@ -22,6 +22,7 @@ from sfc.checkpoint import load_checkpoint, save_checkpoint
 from sfc.config import MachineConfig, TrainingConfig
 from sfc.errors import ConfigError, SFCError
 from sfc.optimiser import ParameterGroup, make_optimiser, schedule
+from sfc.run_folder import versions
 from sfc.same_run import require_same
 from sfc.training_log import TrainingLog
 
@@ -138,6 +139,7 @@ class _Fit:
             raise ConfigError("there is no image to train on")
         self.per_epoch = steps_per_epoch(self.images, config)
         self.steps = config.epochs * self.per_epoch
+        self.versions = versions()
 
     def run(self, title: str) -> None:
         fabric, job = self.fabric, self.job
@@ -240,6 +242,7 @@ class _Fit:
                     "fingerprint": dict(job.fingerprint),
                     "step": step,
                     "steps": self.steps,
+                    "versions": self.versions,
                     "model": job.model.state_dict(),
                     "optimiser": optimiser.state_dict(),
                     "states": states,

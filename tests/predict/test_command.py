@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from sfc.classify.inference import infer_cams
 from sfc.classify.train import load_classifier
 from sfc.cli import main
 from sfc.data.images import read_image, read_mask
+from sfc.export.predictions import read_images
+from sfc.predict import stage
 from sfc.refine.relation_labels import fused_cam
 from sfc.settings import load_config
 
@@ -85,6 +88,23 @@ def test_what_is_there_stays_and_a_broken_photograph_stops_no_other(
     shutil.copy(photos / "1.png", other)
     assert predict(squares_run, other, "--out", out) == 2
     assert "would overwrite the predictions of" in capsys.readouterr().err
+
+
+def test_a_second_call_into_the_same_folder_loses_none_of_the_first(
+    squares_run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, broken = tmp_path / "out", photos / "broken.png"
+    broken.write_bytes(b"no image")
+    untouched = stage.work_through
+
+    def with_company(*arguments: Any) -> None:
+        monkeypatch.setattr(stage, "work_through", untouched)
+        assert predict(squares_run, photos / "0.png", "--out", out) == 0
+        untouched(*arguments)
+
+    monkeypatch.setattr(stage, "work_through", with_company)
+    assert predict(squares_run, photos / "1.png", broken, "--out", out) == 2
+    assert set(read_images(out / "images.csv")) == {"0", "1"}
 
 
 def test_crf_scales_tiles_and_variant_change_the_masks(squares_run: Path, photos: Path, tmp_path: Path) -> None:

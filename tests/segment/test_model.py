@@ -18,7 +18,7 @@ import sfc
 from sfc.config import PredictConfig, RunConfig, SegmenterConfig
 from sfc.errors import CheckpointError, ConfigError, SFCError
 from sfc.pipeline import run
-from sfc.run_folder import RunFolder, file_hash
+from sfc.run_folder import RunFolder, file_hash, versions
 from sfc.segment.model import Model, load_run_model, save_model
 from sfc.segment.networks import build_segmenter
 from sfc.segment.probabilities import ImageLogits, smoothed
@@ -263,7 +263,6 @@ def test_a_run_hands_its_segmenter_over(finished: tuple[RunFolder, RunConfig], t
     assert model.provenance["data"]["settings"]["root"] == Path(config.data.root).name
     assert len(model.provenance["data"]["input_hash"]) == 64
     assert model.provenance["origin"]["classifier"] == file_hash(variant.classify / "checkpoint.pt")
-    assert "torch" in model.provenance["versions"]
     assert str(folder.root.parent) not in str(model.provenance)
     save_model(model, tmp_path / "model")
     loaded = sfc.load(tmp_path / "model")
@@ -276,14 +275,11 @@ def test_classes_are_those_of_the_training_wherever_the_data_went(
 ) -> None:
     folder, config = finished
     copy = RunFolder(Path(shutil.copytree(folder.root, tmp_path / "run")))
-    copy.manifest.unlink()
+    copy.manifest.unlink()  # it speaks of the run's last command, whoever's that was
     moved = replace(config, data=replace(config.data, root="/gone", classes="gone.txt"))
     model = load_run_model(copy.variant("sfc"), moved, "crf")
     assert model.classes == ("red", "green", "blue")
-    assert model.provenance["versions"] is None
-    copy.manifest.write_text("{")
-    with pytest.raises(ConfigError, match=r"manifest\.json: damaged"):
-        load_run_model(copy.variant("sfc"), moved, "crf")
+    assert model.provenance["versions"]["torch"] == versions()["torch"]
 
 
 def test_a_segmenter_of_the_truth_is_one_of_the_runs(

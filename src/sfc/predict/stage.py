@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
 from lightning_fabric import Fabric
 
 from sfc.config import MachineConfig
 from sfc.data.images import read_image
 from sfc.data.records import DataSet, Record
-from sfc.errors import ConfigError, DataError
+from sfc.errors import ConfigError, DataError, SFCError
 from sfc.export.predictions import CLASSES_FILE, IMAGES_FILE, read_images
 from sfc.image_work import claim, on_device, unfinished, work_through
 from sfc.predict.outputs import Outputs
@@ -46,9 +48,7 @@ def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outpu
     defaults = {"settings": PREDICT_DEFAULTS} if source.has_probabilities else {}
     origin = {"classes": list(source.classes), **source.origin()}
     claim(fabric, outputs.folder / CLASSES_FILE, origin, defaults)
-    images = _listed(outputs.folder / IMAGES_FILE, photographs)
-    if fabric.is_global_zero:
-        _write_list(outputs.folder / IMAGES_FILE, images)
+    _enter(outputs.folder / IMAGES_FILE, photographs)
     if source.crf:
         prepare_kernels_once(fabric)
     todo = unfinished(fabric, photographs.records, lambda record: outputs.finished(record.id, record.image))
@@ -62,21 +62,41 @@ def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outpu
     try:
         work_through(fabric, todo, work, "masks", where, source.is_large)
     finally:
-        # What has no mask after all must not keep the others from being exported.
         if fabric.is_global_zero:
-            made = {identity: path for identity, path in images.items() if outputs.has_mask(identity)}
-            _write_list(outputs.folder / IMAGES_FILE, made)
+            _strike(outputs.folder / IMAGES_FILE, [r.id for r in photographs.records if not outputs.has_mask(r.id)])
 
 
-def _listed(path: Path, photographs: DataSet) -> dict[str, Path]:
-    """The photographs of earlier calls and of this one, by id; paths are absolute."""
-    images = read_images(path) if path.exists() else {}
-    for record in photographs.records:
-        image = Path(os.path.abspath(record.image))
-        earlier = images.setdefault(record.id, image)
-        if earlier.resolve() != image.resolve():
-            raise DataError(record.image, f"would overwrite the predictions of {earlier}; choose another --out")
-    return images
+@contextmanager
+def _list_to_change(path: Path) -> Iterator[dict[str, Path]]:
+    """The list of photographs, by id, which is written when the block ends; others who change it wait for that."""
+    try:
+        lock = FileLock(path.with_name(f".{path.name}.lock")).acquire()
+    except OSError as error:
+        raise SFCError(f"{path}: cannot be written ({error.strerror})") from error
+    with lock:
+        images = read_images(path) if path.exists() else {}
+        before = dict(images)
+        yield images
+        if images != before:
+            _write_list(path, images)
+
+
+def _enter(path: Path, photographs: DataSet) -> None:
+    """Adds photographs to the list, under absolute paths."""
+    with _list_to_change(path) as images:
+        for record in photographs.records:
+            image = Path(os.path.abspath(record.image))
+            earlier = images.setdefault(record.id, image)
+            if earlier.resolve() != image.resolve():
+                raise DataError(record.image, f"would overwrite the predictions of {earlier}; choose another --out")
+
+
+def _strike(path: Path, identities: Sequence[str]) -> None:
+    """Takes from the list what has no mask after all: it must not keep the others from being exported."""
+    if identities:
+        with _list_to_change(path) as images:
+            for identity in identities:
+                images.pop(identity, None)
 
 
 def _write_list(path: Path, images: Mapping[str, Path]) -> None:

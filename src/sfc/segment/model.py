@@ -52,7 +52,7 @@ class Model:
         classes: foreground; channel 1 + c of the network is class c, and channel 0 the background.
         network: describes the network without the run that it comes from.
         predict: scales, CRF and tiles of its predictions.
-        provenance: plain values that say which data, masks and versions it was made from.
+        provenance: plain values that say which data and masks it was made from, and by which versions and commit.
     """
 
     net: Segmenter
@@ -104,7 +104,7 @@ def load_run_model(folder: VariantFolder, config: RunConfig, source: str) -> Mod
 
     Raises:
         CheckpointError: there is none, it is damaged, or its training is not finished.
-        ConfigError: it was trained with other settings, or the run's manifest is damaged.
+        ConfigError: it was trained with other settings.
     """
     path = folder.segmenter(source) / "checkpoint.pt"
     saved = load_checkpoint(path)
@@ -126,14 +126,9 @@ def load_run_model(folder: VariantFolder, config: RunConfig, source: str) -> Mod
         "origin": fingerprint["origin"],
         "checkpoint": file_hash(path),
         "steps": saved["steps"],
-        "versions": _versions(RunFolder(folder.root.parent).manifest),
+        "versions": saved.get("versions"),
     }
     return Model(net, classes, network, config.predict, plain_values(provenance))
-
-
-def _versions(manifest: Path) -> dict[str, Any] | None:
-    """Versions and commit of a run's last command, where they are known."""
-    return _read_json(manifest, ConfigError).get("versions") if manifest.is_file() else None
 
 
 def save_model(model: Model, folder: Path) -> None:
