@@ -13,6 +13,7 @@ import os
 import platform
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,10 +29,11 @@ from sfc.settings import load_config
 
 RECIPE = Path(__file__).parents[1] / "configs" / "synthetic.yaml"
 LOSS, NETWORK = "--classify.loss", "--classify.network"
-PLAIN = ("plain", "plain-long")
+PLAIN = ("plain", "plain-long", "plain-half")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "plain": (),
     "plain-long": ("--classify.training.epochs=44",),
+    "plain-half": (),
     "sfc": (),
     "coefficient": (f"{LOSS}.coefficient=exact",),
     "coefficient-official": (f"{LOSS}.coefficient=official",),
@@ -43,7 +45,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no-centring": (f"{NETWORK}.centre_features=false",),
     "paper-seeds": (f"{NETWORK}.seed_threshold=0.5", f"{NETWORK}.pixel_correlation=false"),
 }
-"""Overrides of the recipe. `plain-long` trains plain CAM for about the wall time of SFC (2.2 times a plain epoch)."""
+"""Overrides of the recipe. `plain-long` trains plain CAM for about the wall time of SFC (2.2 times a plain epoch);
+`plain-half` is plain CAM that classifies every image at half its size too, as SFC does."""
+MASKS = "CRF of W + P"
 
 
 def score(folder: Path, seed: int, variant: str, threads: int) -> tuple[Scores, float]:
@@ -59,25 +63,36 @@ def score(folder: Path, seed: int, variant: str, threads: int) -> tuple[Scores, 
     config = load_config([RECIPE], [*overrides, *VARIANTS[variant]])
     if variant in PLAIN:
         config = plain_cam(config)
+    if variant == "plain-half":
+        loss = replace(config.classify.loss, half_size_pass=True)
+        config = replace(config, classify=replace(config.classify, loss=loss))
     started = time.perf_counter()
-    scores = run(config, folder / f"{seed}-{variant}", stages=("classify", "localize", "evaluate"))
+    scores = run(config, folder / f"{seed}-{variant}", stages=("classify", "localize", "refine", "evaluate"))
     train = next(entry for entry in scores if entry.split == "train")
     return train, time.perf_counter() - started
 
 
+def spread_of(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+
 def row(results: Sequence[Scores], baseline: Sequence[Scores]) -> list[str]:
-    """Cells of one variant: mean ± standard deviation of each map, groups, and the paired gain over the baseline."""
+    """Cells of one variant: mean ± standard deviation of each map and of the CRF's masks, and the paired gain."""
     cells = []
     for index in range(3):
         fixed = [entry.scores[index].fixed for entry in results]
         oracle = [entry.scores[index].oracle for entry in results]
-        cells.append(
-            f"{np.mean(fixed):.1f} ± {np.std(fixed, ddof=1) if len(fixed) > 1 else 0:.1f} / {np.mean(oracle):.1f}"
-        )
+        mean, spread = spread_of(fixed)
+        cells.append(f"{mean:.1f} ± {spread:.1f} / {np.mean(oracle):.1f}")
     total = [entry.scores[2] for entry in results]
     for name in ("groups", "under_activation", "over_activation"):
         values = [list(getattr(entry, name).values()) for entry in total]
         cells.append(" / ".join(f"{value:.0f}" for value in np.mean(values, axis=0)))
+    masks = [next(mask for mask in entry.masks if mask.what == MASKS) for entry in results]
+    groups = np.mean([list(mask.groups.values()) for mask in masks], axis=0)
+    mean, spread = spread_of([mask.fixed for mask in masks])
+    cells.append(f"{mean:.1f} ± {spread:.1f} ({' / '.join(f'{value:.0f}' for value in groups)})")
     # Ours by its default map, W + P; the baseline by whichever of its maps is best on that seed.
     gain = np.array([a.scores[2].fixed - b.best().fixed for a, b in zip(results, baseline, strict=True)])
     error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else float("nan")
@@ -106,7 +121,7 @@ def main() -> None:
             )
     table = Table(title=f"CAM mIoU on the training images, seeds {options.seeds}")
     columns = ("variant", "W fixed / oracle", "P", "W + P", "head / medium / tail", "under-act. %", "over-act. %")
-    for column in (*columns, "W + P minus plain's best map: mean ± standard error"):
+    for column in (*columns, MASKS, "W + P minus plain's best map: mean ± standard error"):
         table.add_column(column)
     for name in variants:
         table.add_row(name, *row(results[name], results["plain"]))
