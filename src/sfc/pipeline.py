@@ -268,7 +268,8 @@ def _source(variant: Variant, split: str) -> Source:
     masks, method = folder.masks(config.refine.method), f"{config.refine.method} masks"
     if split != "train":
         way = config.predict.ways[0] if config.predict.ways else "single"
-        masks, method = folder.predictions(config.segmented_masks, split, way), f"segmenter, {way}"
+        kind = "segmenter of the truth" if config.segmented_masks == "truth" else "segmenter"
+        masks, method = folder.predictions(config.segmented_masks, split, way), f"{kind}, {way}"
     return Source(
         config.name,
         folder.cams(split),
