@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sfc.refine import crf
 from sfc.refine.crf import dense_crf
 
 
@@ -151,6 +154,20 @@ def test_one_label_everywhere_of_many() -> None:
     marginals = dense_crf(image, labels=np.full((8, 8), 2), num_labels=5)
     assert (marginals.argmax(axis=0) == 2).all()
     np.testing.assert_array_equal(marginals[0], marginals[4])
+
+
+def test_several_images_build_their_lattices_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    both_there, untouched = Barrier(2, timeout=30), crf.image_lattice
+
+    def together(*arguments: Any) -> Any:
+        both_there.wait()
+        return untouched(*arguments)
+
+    crf._POSITIONS.get(5, 6, 3)  # of all images of a size; the images' own lattices are what is left to build
+    monkeypatch.setattr(crf, "image_lattice", together)
+    labels = np.arange(30).reshape(5, 6) % 2
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda shade: dense_crf(np.full((5, 6, 3), shade, np.uint8), labels=labels), (10, 200)))
 
 
 def test_threads_do_not_disturb_each_other() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,10 +105,13 @@ class DenseCRF:
         _check_terms(gaussian, bilateral)
         self._size = (self._pixels.shape[0], self._pixels.shape[1])
         self._gaussian, self._bilateral = gaussian, bilateral
+        self._lattice: Lattice | None = None
 
-    @cached_property
     def _colour(self) -> Lattice:
-        return image_lattice(self._pixels, self._bilateral[0], self._bilateral[1])
+        # Not a cached_property: before Python 3.12 its one lock would let a single image at a time build its lattice.
+        if self._lattice is None:
+            self._lattice = image_lattice(self._pixels, self._bilateral[0], self._bilateral[1])
+        return self._lattice
 
     def marginals(
         self,
@@ -136,7 +138,7 @@ class DenseCRF:
         if unary.channels.size == 1:
             return np.ones((1, *size), np.float32)
         position = _POSITIONS.get(size[0], size[1], self._gaussian[0])
-        filters = (self._colour, self._bilateral[2]), (position, self._gaussian[1])
+        filters = (self._colour(), self._bilateral[2]), (position, self._gaussian[1])
         return _mean_field(unary, counts, *filters, iterations).reshape(-1, *size)
 
 
