@@ -73,7 +73,7 @@ def test_grey_image_with_labels_that_do_not_occur_gives_the_figures_of_pydensecr
 
 
 def test_agrees_with_an_installed_pydensecrf() -> None:
-    densecrf = pytest.importorskip("pydensecrf.densecrf")
+    densecrf = pytest.importorskip("pydensecrf.densecrf", reason="pydensecrf2 needs a C++ compiler: for who has it")
     image, logits = random_case(3, 41, 53, 3, 11)
     crf = densecrf.DenseCRF2D(53, 41, 11)
     crf.setUnaryEnergy(np.ascontiguousarray(-log_softmax(logits).reshape(11, -1)))
