@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from confusion import SHAPE, smooth_pair
 from measure import Figure, begin, finish, interleaved
-from sfc.boundary import REGION_SHARE, TOLERANCE_SHARE, BoundaryCounts
+from sfc.metrics.boundary import REGION_SHARE, TOLERANCE_SHARE, BoundaryCounts
 
 CLASSES = 21
 CROSS = ndimage.generate_binary_structure(2, 1)

@@ -26,12 +26,12 @@ from sfc.classify.inference import infer_cams
 from sfc.classify.train import build_network, load_classifier
 from sfc.config import RunConfig
 from sfc.data.images import read_image
+from sfc.data.readers.splits import read_data
 from sfc.data.records import DataSet, Record
 from sfc.localize.store import SUFFIX, cam_path, load_cams, save_cams
-from sfc.metrics import ConfusionMatrix
-from sfc.run_folder import RunFolder
+from sfc.metrics.counts import ConfusionMatrix
+from sfc.run.folder import RunFolder
 from sfc.settings import load_config
-from sfc.splits import read_data
 
 Cams = tuple[np.ndarray, np.ndarray, np.ndarray]
 MAPS = ("W", "P", "W + P")

@@ -24,9 +24,9 @@ from rich.table import Table
 
 from sfc.cli import SEEDS
 from sfc.config import RunConfig, plain_cam
+from sfc.evaluate.scores import MaskScore, Scores
 from sfc.pipeline import run
-from sfc.run_folder import versions
-from sfc.scores import MaskScore, Scores
+from sfc.run.provenance import versions
 from sfc.settings import load_config
 
 RECIPE = Path(__file__).parents[1] / "configs" / "synthetic.yaml"

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from measure import Figure, begin, finish, interleaved
-from sfc.metrics import ConfusionMatrix
+from sfc.metrics.counts import ConfusionMatrix
 
 SHAPE = (375, 500)
 OBJECTS = 3

@@ -27,9 +27,8 @@ from measure import Figure, begin, finish, in_fresh_process, interleaved, memory
 from sfc.config import LabelCRFConfig
 from sfc.data.images import read_image, write_mask
 from sfc.localize.store import load_cams, save_cams
-from sfc.refine.crf import dense_crf
-from sfc.refine.kernels import prepare_kernels
-from sfc.refine.relation_labels import fused_cam, relation_labels
+from sfc.refine.crf.dense import compile_kernels, dense_crf
+from sfc.refine.crf.labels import fused_cam, relation_labels
 
 HEIGHT, WIDTH = 375, 500
 COCO_IMAGES, COCO_SIZE = 82_783, (480, 640)
@@ -218,7 +217,7 @@ def projection(rounds: int) -> list[Figure]:
 
 def peak_memory(megapixels: float, total: int) -> dict[str, float]:
     """Bytes above what the process held before, input and output included, in a process of its own."""
-    prepare_kernels()
+    compile_kernels()
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     width = round(megapixels * 1e6 / height)
     before = memory_bytes("VmRSS")
@@ -240,7 +239,7 @@ def main() -> None:
         print(json.dumps(peak_memory(arguments.megapixels, 2)))
         return
     header = begin("dense CRF")
-    prepare_kernels()
+    compile_kernels()
     image = generated_image(HEIGHT, WIDTH)
     if arguments.photograph:
         with Image.open(arguments.photograph) as opened:

@@ -21,11 +21,11 @@ from sfc.classify.inference import infer_cams
 from sfc.classify.train import load_classifier, train_classifier
 from sfc.config import RunConfig
 from sfc.data.images import read_image
-from sfc.metrics import ConfusionMatrix
-from sfc.processes import make_fabric
-from sfc.run_folder import RunFolder
+from sfc.data.readers.splits import Data, read_data
+from sfc.engine.processes import make_fabric
+from sfc.metrics.counts import ConfusionMatrix
+from sfc.run.folder import RunFolder
 from sfc.settings import load_config
-from sfc.splits import Data, read_data
 
 RECIPE = Path(__file__).parent.parent / "src/sfc/configs/synthetic.yaml"
 STEPS = 100

@@ -13,7 +13,7 @@ import numpy as np
 
 from measure import Figure, begin, finish, in_fresh_process, memory_bytes
 from sfc.config import PredictConfig, SegmenterConfig
-from sfc.refine.kernels import prepare_kernels
+from sfc.refine.crf.dense import compile_kernels
 from sfc.segment.networks import build_segmenter
 from sfc.segment.predict import Predictor
 
@@ -23,7 +23,7 @@ CLASSES = 20
 
 def peak_memory(backbone: str) -> dict[str, float]:
     """Bytes of the whole process while it predicts, in a process of its own."""
-    prepare_kernels()
+    compile_kernels()
     net = build_segmenter(SegmenterConfig(backbone=backbone, pretrained=False), CLASSES + 1).eval()
     # Weights at random say the same everywhere; scattered ones give the CRF many labels to weigh up.
     y, x = np.mgrid[:ROWS, :WIDTH]

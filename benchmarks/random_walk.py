@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 
 from measure import Figure, begin, finish, in_fresh_process, interleaved, memory_bytes
-from sfc.refine.paths import half_plane_offsets, path_cells
-from sfc.refine.pseudo_mask import walk_scores
-from sfc.refine.walk import random_walk
+from sfc.refine.walk.mask import walk_scores
+from sfc.refine.walk.paths import half_plane_offsets, path_cells
+from sfc.refine.walk.walk import random_walk
 
 RADIUS, BETA, STEPS = 5, 10, 256
 GRID, SMALL_GRID = (94, 125), (48, 64)

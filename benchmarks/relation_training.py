@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from measure import Figure, begin, finish, in_fresh_process, interleaved, memory_bytes
-from sfc.refine.paths import half_plane_offsets, path_cells
-from sfc.refine.relation_loss import EPSILON, relation_loss
-from sfc.refine.relation_network import RelationNetwork
+from sfc.refine.relation.loss import EPSILON, relation_loss
+from sfc.refine.relation.network import RelationNetwork
+from sfc.refine.walk.paths import half_plane_offsets, path_cells
 
 IMAGES, RADIUS = 4, 10
 NAMES = ("ours", "indexed", "mixed")

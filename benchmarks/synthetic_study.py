@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sfc.config import plain_cam
+from sfc.evaluate.scores import Scores
 from sfc.pipeline import run
-from sfc.run_folder import versions
-from sfc.scores import Scores
+from sfc.run.provenance import versions
 from sfc.settings import load_config
 
 RECIPE = Path(__file__).parents[1] / "configs" / "synthetic.yaml"

@@ -423,7 +423,7 @@ def test_a_full_disk_while_steps_are_logged(
     """The thread that writes TensorBoard's events fails too, without a traceback of its own."""
     failed: list[threading.ExceptHookArgs] = []
     monkeypatch.setattr(threading, "excepthook", failed.append)
-    monkeypatch.setattr("sfc.training_log.TrainingLog.TENSORBOARD_EVERY", 1)
+    monkeypatch.setattr("sfc.engine.training_log.TrainingLog.TENSORBOARD_EVERY", 1)
     folder = tmp_path / "run"
     folder.mkdir()
     options = ["--baseline=false", "--classify.training.epochs=15", "--classify.training.checkpoint_every=1000"]

@@ -20,16 +20,16 @@ from PIL import Image
 from rich.console import Console
 
 import sfc.pipeline
-from sfc.checkpoint import load_checkpoint
 from sfc.classify.train import train_classifier
 from sfc.config import RunConfig
+from sfc.data.readers.splits import read_data
+from sfc.engine.checkpoint import load_checkpoint
 from sfc.errors import ConfigError, SFCError
+from sfc.evaluate.scores import read_scores
+from sfc.evaluate.tables import print_scores
 from sfc.pipeline import STAGES, run
-from sfc.run_folder import RunFolder
-from sfc.score_table import print_scores
-from sfc.scores import read_scores
+from sfc.run.folder import RunFolder
 from sfc.settings import load_config
-from sfc.splits import read_data
 
 NO_REPORT = STAGES[:-1]
 
@@ -353,6 +353,6 @@ def test_a_process_that_lost_its_peer_says_so(
     monkeypatch.setattr(sfc.pipeline, "_run_stages", lost)
     with pytest.raises(RuntimeError, match="peer"):
         run(config, tmp_path)
-    monkeypatch.setattr("sfc.processes.make_fabric", lambda _: Two())
+    monkeypatch.setattr("sfc.engine.processes.make_fabric", lambda _: Two())
     with pytest.raises(SFCError, match="another process of this run stopped"):
         run(config, tmp_path)

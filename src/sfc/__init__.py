@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from sfc.classify.inference import infer_cams as infer_cams
     from sfc.classify.loss import MSDWLoss as MSDWLoss
     from sfc.classify.network import SFCNetwork as SFCNetwork
-    from sfc.refine.crf import dense_crf as dense_crf
-    from sfc.refine.relation_network import RelationNetwork as RelationNetwork
-    from sfc.refine.walk import random_walk as random_walk
+    from sfc.refine.crf.dense import dense_crf as dense_crf
+    from sfc.refine.relation.network import RelationNetwork as RelationNetwork
+    from sfc.refine.walk.walk import random_walk as random_walk
     from sfc.segment.model import Model as Model
     from sfc.segment.model import load as load
 
@@ -25,16 +25,16 @@ _MODULES = {
     "ImageBank": "sfc.classify.bank",
     "MSDWLoss": "sfc.classify.loss",
     "Model": "sfc.segment.model",
-    "RelationNetwork": "sfc.refine.relation_network",
+    "RelationNetwork": "sfc.refine.relation.network",
     "SFCNetwork": "sfc.classify.network",
     "correlate_pixels": "sfc.classify.cam",
-    "dense_crf": "sfc.refine.crf",
+    "dense_crf": "sfc.refine.crf.dense",
     "distribution_coefficient": "sfc.classify.distribution",
     "expected_resampling": "sfc.classify.distribution",
     "infer_cams": "sfc.classify.inference",
     "load": "sfc.segment.model",
     "prototype_cam": "sfc.classify.cam",
-    "random_walk": "sfc.refine.walk",
+    "random_walk": "sfc.refine.walk.walk",
 }
 
 __all__ = sorted(_MODULES)  # noqa: PLE0605 - a list of strings, made from the table

@@ -15,11 +15,12 @@ from sfc.config import RunConfig
 from sfc.errors import SFCError
 from sfc.export import command as export
 from sfc.predict import command as predict
-from sfc.run_folder import RunFolder, write_json
+from sfc.run.files import write_json
+from sfc.run.folder import RunFolder
 from sfc.settings import add_settings, load_config, parse, recipes, settings_of
 
 if TYPE_CHECKING:
-    from sfc.scores import Scores
+    from sfc.evaluate.scores import Scores
 
 RECIPES = Path(__file__).parent / "configs"
 """Recipes that come with the package."""
@@ -146,7 +147,7 @@ def _demo(_: ArgumentParser, parsed: Namespace) -> int:
 
 def _print_run(scores: list[Scores], folder: Path) -> int:
     if scores:
-        from sfc.score_table import print_scores
+        from sfc.evaluate.tables import print_scores
 
         print_scores(scores)
     page = RunFolder(folder).report / "index.html"
@@ -160,9 +161,9 @@ def _print_run(scores: list[Scores], folder: Path) -> int:
 
 
 def _check(parser: ArgumentParser, parsed: Namespace) -> int:
-    from sfc.check import check_dataset
-    from sfc.check_report import print_report
-    from sfc.data.detect import detect
+    from sfc.check.dataset import check_dataset
+    from sfc.check.report import print_report
+    from sfc.data.readers.detect import detect
 
     config = settings_of(parser, parsed)
     data = config.data
@@ -188,7 +189,7 @@ def _add_prepare(parser: ArgumentParser) -> None:
 
 
 def _prepare(_: ArgumentParser, parsed: Namespace) -> int:
-    from sfc.data.prepare import prepare_coco, prepare_voc
+    from sfc.data.prepare.official import prepare_coco, prepare_voc
 
     root = Path(parsed.root)
     if parsed.dataset == "voc":

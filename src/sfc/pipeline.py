@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfc.config import RunConfig, plain_cam
+from sfc.data.readers.splits import Data, read_data
 from sfc.errors import ConfigError
-from sfc.run_folder import RunFolder, VariantFolder, atomic_write, file_hash, versions, write_json
-from sfc.same_run import require_same_run
-from sfc.splits import Data, read_data
+from sfc.run.files import atomic_write, file_hash, write_json
+from sfc.run.folder import RunFolder, VariantFolder
+from sfc.run.origin import require_same_run
+from sfc.run.provenance import versions
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from sfc.data.records import DataSet
+    from sfc.evaluate.scores import Scores
     from sfc.refine.stage import Refinement
     from sfc.report import Source
-    from sfc.scores import Scores
     from sfc.segment.stage import Segmentation
 
 STAGES = ("classify", "localize", "refine", "segment", "evaluate", "report")
@@ -58,7 +60,7 @@ def run(config: RunConfig, root: Path, stages: Sequence[str] = STAGES) -> list[S
     Raises:
         SFCError: bad data, settings, checkpoint, or a full disk; what was finished stays.
     """
-    from sfc.processes import make_fabric, one_message
+    from sfc.engine.processes import make_fabric, one_message
 
     # The hub client retries for most of a minute where there is no network; local files need no hub.
     if not _needs_hub(config):
@@ -166,7 +168,7 @@ def _refine(fabric: Fabric, variant: Variant, data: Data) -> None:
 
 def _segmentation(variant: Variant, data: Data, refinement: Refinement) -> Segmentation:
     """What the segmenter of a variant works with."""
-    from sfc.segment.networks import FROM_CLASSIFIER
+    from sfc.segment.segmenter import FROM_CLASSIFIER
     from sfc.segment.stage import Segmentation
 
     config, folder, source = variant.config, variant.folder, variant.config.segmented_masks
@@ -198,10 +200,10 @@ def _segment(fabric: Fabric, variant: Variant, data: Data) -> None:
 
 def _evaluate(variant: Variant, data: Data) -> list[Scores]:
     from sfc.data.groups import class_groups
-    from sfc.evaluate import evaluate_cams
-    from sfc.evaluate_masks import evaluate_refinement
+    from sfc.evaluate.cams import evaluate_cams
+    from sfc.evaluate.masks import evaluate_refinement
+    from sfc.evaluate.scores import write_scores
     from sfc.localize.stage import require_cams
-    from sfc.scores import write_scores
 
     config = variant.config
     job, choice = _refinement(variant, data)
@@ -236,7 +238,7 @@ def _evaluate(variant: Variant, data: Data) -> list[Scores]:
 
 def _evaluate_segmenter(entry: Scores, dataset: DataSet, job: Segmentation) -> Scores:
     """The scores of the CAMs, with those of the segmenter's masks if it has written any, a row a way."""
-    from sfc.evaluate_masks import evaluate_masks
+    from sfc.evaluate.masks import evaluate_masks
     from sfc.segment.stage import predicted_ways
 
     ways = predicted_ways(job, "val")
@@ -249,8 +251,8 @@ def _evaluate_segmenter(entry: Scores, dataset: DataSet, job: Segmentation) -> S
 
 
 def _report(config: RunConfig, folder: RunFolder, data: Data) -> None:
+    from sfc.evaluate.scores import read_scores
     from sfc.report import Gallery, write_report
-    from sfc.scores import read_scores
 
     wanted = list(variants(config, folder))
     scores = [entry for variant in wanted for entry in read_scores(variant.folder.scores)]

@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from sfc.config import RunConfig
 from sfc.errors import ConfigError
-from sfc.run_folder import atomic_write
+from sfc.run.files import atomic_write
 
 TRAINING = {
     "learning_rate": 0,

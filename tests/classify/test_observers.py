@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from sfc.checkpoint import load_checkpoint, save_checkpoint
 from sfc.classify import observers
 from sfc.classify.inference import infer_cams
 from sfc.classify.network import SFCNetwork
@@ -18,8 +17,9 @@ from sfc.classify.observers import GroundTruthSelection, Pictures, evenly
 from sfc.classify.train import build_network
 from sfc.config import MachineConfig
 from sfc.data.images import read_image
-from sfc.data.read import read_dataset, read_training_masks
+from sfc.data.readers.read import read_dataset, read_training_masks
 from sfc.data.records import DataSet, Record
+from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
 from sfc.errors import ConfigError
 from sfc.settings import load_config
 
@@ -132,7 +132,7 @@ def test_pictures_show_the_rarest_classes_at_intervals(
     assert len(pictures.records) == 6
     assert all(record.labels for record in pictures.records)
     drawn = []
-    monkeypatch.setattr("sfc.pictures.draw_cams", lambda path, rows, classes: drawn.append((path, rows, classes)))
+    monkeypatch.setattr("sfc.pictures.cams.draw_cams", lambda path, rows, classes: drawn.append((path, rows, classes)))
     for epoch in range(1, 5):
         pictures(epoch)
         Pictures(OTHER, net, data, MACHINE, 2, tmp_path)(epoch)

@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from sfc.checkpoint import load_checkpoint
 from sfc.classify.train import coefficient, load_classifier, train_classifier
 from sfc.config import (
     BankConfig,
@@ -28,8 +27,9 @@ from sfc.config import (
 )
 from sfc.data.images import PngMask
 from sfc.data.records import DataSet, Record
+from sfc.engine.checkpoint import load_checkpoint
+from sfc.engine.processes import make_fabric
 from sfc.errors import CheckpointError, ConfigError
-from sfc.processes import make_fabric
 
 CONFIG = RunConfig(
     classify=ClassifyConfig(

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfc.data import synthetic
-from sfc.data.synthetic import CLASSES, class_quotas, generate, write_synthetic
-from sfc.data.synthetic_shapes import FAMILIES, MEMBERS, Shape, draw_shape
+from sfc.data.synthetic import benchmark as synthetic
+from sfc.data.synthetic.benchmark import CLASSES, class_quotas, generate, write_synthetic
+from sfc.data.synthetic.shapes import FAMILIES, MEMBERS, Shape, draw_shape
 from sfc.errors import SFCError
 
 HEAD_IMAGES = 60

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from sfc.data.images import mask_path, write_mask
-from sfc.export.predictions import Predictions, read_predictions
+from sfc.predict.folder import Predictions, read_predictions
 
 Write = Callable[..., Predictions]
 

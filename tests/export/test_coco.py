@@ -17,11 +17,11 @@ from pycocotools.coco import COCO
 from scipy import ndimage
 
 from sfc.config import DataConfig
-from sfc.data.coco import read_coco
 from sfc.data.images import write_mask
+from sfc.data.readers.coco import read_coco
 from sfc.errors import DataError
 from sfc.export.coco import export_coco
-from sfc.export.predictions import Predictions
+from sfc.predict.folder import Predictions
 
 Write = Callable[..., Predictions]
 

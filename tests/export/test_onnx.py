@@ -20,8 +20,9 @@ from sfc.errors import SFCError
 from sfc.export import onnx as module
 from sfc.export.onnx import export_onnx
 from sfc.segment.model import Model
-from sfc.segment.networks import Segmenter, build_segmenter
+from sfc.segment.networks import build_segmenter
 from sfc.segment.probabilities import ImageLogits
+from sfc.segment.segmenter import Segmenter
 
 COMPACT = SegmenterConfig(backbone="compact", pretrained=False, atrous_rates=(1, 2), frozen_norm=False)
 NETWORKS = {

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sfc.errors import DataError
-from sfc.export.predictions import Predictions, read_predictions
+from sfc.predict.folder import Predictions, read_predictions
 
 Write = Callable[..., Predictions]
 

@@ -13,10 +13,10 @@ from PIL import Image
 
 from sfc.data.images import write_mask
 from sfc.data.palette import mask_palette
-from sfc.data.voc import VOC_CLASSES
+from sfc.data.readers.voc import VOC_CLASSES
 from sfc.errors import DataError
-from sfc.export.predictions import Predictions
 from sfc.export.voc import export_voc
+from sfc.predict.folder import Predictions
 
 Write = Callable[..., Predictions]
 

@@ -12,8 +12,8 @@ import yaml
 
 from sfc.data.images import write_mask
 from sfc.errors import DataError, SFCError
-from sfc.export.predictions import Predictions
 from sfc.export.yolo import export_yolo
+from sfc.predict.folder import Predictions
 
 Write = Callable[..., Predictions]
 Fill = Callable[[np.ndarray, tuple[int, int]], np.ndarray]

@@ -22,12 +22,12 @@ from sfc.classify.train import build_network
 from sfc.config import LocalizeConfig, MachineConfig
 from sfc.data.images import PngMask, read_image
 from sfc.data.pixels import normalise
-from sfc.data.read import read_dataset
+from sfc.data.readers.read import read_dataset
 from sfc.data.records import DataSet, Record
+from sfc.engine.image_work import one_image_a_thread
 from sfc.errors import ConfigError, SFCError
-from sfc.image_work import one_image_a_thread
 from sfc.localize.store import ERROR, cam_path, load_cams
-from sfc.run_folder import file_hash
+from sfc.run.files import file_hash
 from sfc.settings import load_config
 
 CONFIG = LocalizeConfig(scales=(1.0, 0.5))

@@ -16,9 +16,9 @@ from sfc.classify.inference import infer_cams
 from sfc.classify.train import load_classifier
 from sfc.cli import main
 from sfc.data.images import read_image, read_mask
-from sfc.export.predictions import read_images
 from sfc.predict import stage
-from sfc.refine.relation_labels import fused_cam
+from sfc.predict.folder import read_images
+from sfc.refine.crf.labels import fused_cam
 from sfc.settings import load_config
 
 SQUARES = ("red", "green", "blue")

@@ -16,10 +16,10 @@ from sfc.config import RunConfig
 from sfc.data.images import read_mask
 from sfc.data.palette import mask_palette
 from sfc.errors import ConfigError, SFCError
+from sfc.evaluate.scores import Scores, read_scores
 from sfc.localize.store import load_cams, save_cams
 from sfc.pipeline import run
-from sfc.refine.relation_labels import fused_cam
-from sfc.scores import Scores, read_scores
+from sfc.refine.crf.labels import fused_cam
 from sfc.settings import load_config
 
 METHODS = ("none", "crf", "irn", "irn+crf")

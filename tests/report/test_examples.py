@@ -13,8 +13,8 @@ from sfc.data.images import mask_path, write_mask
 from sfc.data.records import DataSet, Record
 from sfc.errors import DataError
 from sfc.localize.store import cam_path, save_cams
+from sfc.pictures.style import class_colours
 from sfc.report.examples import PATTERN, Source, choose_examples, load_example
-from sfc.report.style import class_colours
 
 COUNTS = [50, 40, 30, 20, 10, 9, 4, 3, 2]
 GROUPS = ["head"] * 3 + ["medium"] * 3 + ["tail"] * 3

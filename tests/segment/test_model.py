@@ -18,7 +18,9 @@ import sfc
 from sfc.config import PredictConfig, RunConfig, SegmenterConfig
 from sfc.errors import CheckpointError, ConfigError, SFCError
 from sfc.pipeline import run
-from sfc.run_folder import RunFolder, file_hash, versions
+from sfc.run.files import file_hash
+from sfc.run.folder import RunFolder
+from sfc.run.provenance import versions
 from sfc.segment.model import Model, load_run_model, save_model
 from sfc.segment.networks import build_segmenter
 from sfc.segment.probabilities import ImageLogits, smoothed

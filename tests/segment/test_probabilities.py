@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sfc.config import CRFConfig, PredictConfig
 from sfc.data.pixels import normalise
 from sfc.errors import ConfigError
-from sfc.refine.crf import dense_crf
+from sfc.refine.crf.dense import dense_crf
 from sfc.segment.predict import Predictor
 from sfc.segment.probabilities import ImageLogits, smoothed
 

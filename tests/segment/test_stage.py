@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfc.backbone import Backbone
 from sfc.config import (
     MachineConfig,
     MaskedInputConfig,
@@ -22,11 +21,12 @@ from sfc.config import (
 )
 from sfc.data.images import PngMask, mask_path, read_mask, write_mask
 from sfc.data.records import DataSet, Record
+from sfc.engine.processes import make_fabric
 from sfc.errors import ConfigError, DataError, SFCError
-from sfc.evaluate_masks import evaluate_masks
+from sfc.evaluate.masks import evaluate_masks
+from sfc.networks.backbone import Backbone
 from sfc.pipeline import run
-from sfc.processes import make_fabric
-from sfc.run_folder import VariantFolder
+from sfc.run.folder import VariantFolder
 from sfc.segment.stage import Segmentation, predicted_ways, segment
 from sfc.settings import load_config
 

@@ -13,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from sfc.backbone import Backbone
-from sfc.checkpoint import load_checkpoint
 from sfc.config import MachineConfig, MaskedInputConfig, SegmentConfig, SegmenterConfig, TrainingConfig
 from sfc.data.images import read_mask, write_mask
 from sfc.data.labelled_set import PngLabels
 from sfc.data.records import DataSet, Record
+from sfc.engine.checkpoint import load_checkpoint
+from sfc.engine.processes import make_fabric
 from sfc.errors import CheckpointError, ConfigError, DataError, SFCError
-from sfc.processes import make_fabric
+from sfc.networks.backbone import Backbone
 from sfc.segment.train import load_segmenter, train_segmenter
 
 MACHINE = MachineConfig(accelerator="cpu", workers=0, threads=1)

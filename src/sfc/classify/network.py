@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfc.backbone import Backbone
 from sfc.classify.cam import correlate_pixels, prototype_cam, unit_length, with_background
 from sfc.classify.official import official_state
 from sfc.errors import CheckpointError
+from sfc.networks.backbone import Backbone
 
 OFFICIAL_SIDE_CHANNELS = (128, 128, 256, 256)
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from lightning_fabric import Fabric
 
-from sfc.checkpoint import load_checkpoint, save_checkpoint
 from sfc.classify.inference import infer_cams
 from sfc.classify.network import SFCNetwork
 from sfc.config import MachineConfig
 from sfc.data.images import read_image
 from sfc.data.records import DataSet, Record
+from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
 from sfc.errors import ConfigError
-from sfc.metrics import ConfusionMatrix
+from sfc.metrics.counts import ConfusionMatrix
 
 BEST = "best.pt"
 SELECTION_IMAGES = 200
@@ -87,7 +87,7 @@ class Pictures:
         """Draws, if this epoch is one of those asked for."""
         if epoch % self.every or not self.fabric.is_global_zero:
             return
-        from sfc.pictures import CamPicture, draw_cams
+        from sfc.pictures.cams import CamPicture, draw_cams
 
         rows = []
         for record in self.records:

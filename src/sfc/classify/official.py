@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sfc.checkpoint import read_state
+from sfc.engine.checkpoint import read_state
 from sfc.errors import CheckpointError
 
 _HEADS = {

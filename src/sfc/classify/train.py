@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from sfc.checkpoint import load_checkpoint
 from sfc.classify.bank import ImageBank
 from sfc.classify.cam import valid_mask
 from sfc.classify.distribution import VOC_RELEASED_FACTOR, distribution_coefficient, expected_resampling
@@ -22,15 +21,15 @@ from sfc.classify.network import SFCNetwork
 from sfc.classify.observers import BEST, GroundTruthSelection, Pictures
 from sfc.config import ClassifyConfig, NetworkConfig, RunConfig
 from sfc.data.pixels import normalise, rectangle_mask
-from sfc.data.read import input_hash
-from sfc.data.records import DataSet
+from sfc.data.records import DataSet, input_hash
 from sfc.data.training_set import TrainingSet
+from sfc.engine.checkpoint import load_checkpoint
+from sfc.engine.fit import Batch, Job, fit, steps_per_epoch
+from sfc.engine.optimiser import ParameterGroup
+from sfc.engine.processes import synchronise_norms
 from sfc.errors import CheckpointError, ConfigError
-from sfc.optimiser import ParameterGroup
-from sfc.processes import synchronise_norms
-from sfc.same_run import require_same
+from sfc.run.origin import require_same
 from sfc.settings import plain_values
-from sfc.training import Batch, Job, fit, steps_per_epoch
 
 BANK_STREAM = 1
 SIZE_STREAM = 2
@@ -139,7 +138,7 @@ def train_classifier(fabric: Fabric, config: RunConfig, train: DataSet, scoring:
         folder: gets checkpoint.pt (and best.pt), log.csv, TensorBoard events, pictures.
 
     Raises:
-        ConfigError, CheckpointError, DataError, SFCError: see `sfc.training.fit`.
+        ConfigError, CheckpointError, DataError, SFCError: see `sfc.engine.fit.fit`.
     """
     classify = config.classify
     if not train.label_matrix().any():

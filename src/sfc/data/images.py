@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from sfc.data.palette import write_mask_png
 from sfc.data.records import IGNORE, artifact_path
 from sfc.errors import DataError
-from sfc.run_folder import atomic_write
+from sfc.run.files import atomic_write
 
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 """Photographs only: Pillow would also run Ghostscript on an EPS file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -85,3 +86,19 @@ class DataSet:
     def with_masks(self) -> DataSet:
         """The same split, only the images that have a mask."""
         return replace(self, records=tuple(record for record in self.records if record.mask is not None))
+
+
+def input_hash(dataset: DataSet) -> str:
+    """SHA-256 over ids, labels and image file sizes: tells whether a run goes on with the data it began with.
+
+    Raises:
+        DataError: an image is gone.
+    """
+    digest = hashlib.sha256()
+    for record in dataset.records:
+        try:
+            size = record.image.stat().st_size
+        except OSError as error:
+            raise DataError(record.image, f"cannot be read ({error.strerror})") from error
+        digest.update(f"{record.id}\0{record.labels}\0{size}\n".encode())
+    return digest.hexdigest()

@@ -12,8 +12,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from sfc.export.predictions import Predictions
-from sfc.run_folder import atomic_write
+from sfc.predict.folder import Predictions
+from sfc.run.files import atomic_write
 
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 

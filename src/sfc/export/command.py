@@ -83,7 +83,7 @@ def _export_network(parsed: Namespace) -> None:
 
 
 def _export_masks(parsed: Namespace) -> None:
-    from sfc.export.predictions import read_predictions
+    from sfc.predict.folder import read_predictions
 
     if parsed.voc and not parsed.voc_root:
         raise SFCError("--voc needs --voc-root, the VOCdevkit/VOC2012 folder whose list and sizes the masks must match")

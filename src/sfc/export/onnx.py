@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from sfc.data.class_list import BACKGROUND
 from sfc.data.pixels import normalise
 from sfc.errors import SFCError
-from sfc.run_folder import atomic_write
+from sfc.run.files import atomic_write
 from sfc.segment.model import Model
-from sfc.segment.networks import Segmenter
 from sfc.segment.probabilities import ImageLogits
+from sfc.segment.segmenter import Segmenter
 
 LARGEST = 2**31 - 2**20
 """Bytes of weights that one ONNX file holds, with room for the graph."""

@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 
 from sfc.data.images import image_size, read_mask
 from sfc.data.palette import write_mask_png
+from sfc.data.readers.voc import VOC_CLASSES
+from sfc.data.readers.voc_lists import read_ids
 from sfc.data.records import IGNORE
-from sfc.data.voc import VOC_CLASSES
-from sfc.data.voc_lists import read_ids
 from sfc.errors import DataError
-from sfc.export.predictions import CLASSES_FILE, IMAGES_FILE, Predictions
-from sfc.run_folder import atomic_write
+from sfc.predict.folder import CLASSES_FILE, IMAGES_FILE, Predictions
+from sfc.run.files import atomic_write
 
 _FOLDER = "results/VOC2012/Segmentation/comp6_{split}_cls"
 """comp6: trained on any data but the test set."""

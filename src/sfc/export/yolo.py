@@ -16,8 +16,8 @@ from scipy import ndimage
 from sfc.data.records import artifact_path
 from sfc.errors import DataError, SFCError
 from sfc.export.polygons import polygon_area, region_polygons
-from sfc.export.predictions import Predictions
-from sfc.run_folder import atomic_write
+from sfc.predict.folder import Predictions
+from sfc.run.files import atomic_write
 
 _LABELS, _IMAGES, _SETTINGS, _CACHE = "labels", "images", "data.yaml", "labels.cache"
 _MARK = b"# Masks predicted by sfc; written anew by every export.\n"

@@ -15,10 +15,10 @@ from sfc.classify.network import SFCNetwork
 from sfc.config import LocalizeConfig, MachineConfig
 from sfc.data.images import read_image
 from sfc.data.records import DataSet, Record
+from sfc.engine.image_work import claim, unfinished, work_through
 from sfc.errors import ConfigError
-from sfc.image_work import claim, unfinished, work_through
 from sfc.localize.store import cam_path, save_cams
-from sfc.same_run import require_origin
+from sfc.run.origin import require_origin
 from sfc.settings import plain_values
 
 ORIGIN = "cams.json"

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from sfc.data.records import artifact_path
 from sfc.errors import DataError
-from sfc.run_folder import atomic_write
+from sfc.run.files import atomic_write
 
 Array = NDArray[Any]
 

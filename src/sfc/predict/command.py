@@ -11,7 +11,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from sfc.config import DataConfig, MachineConfig, PredictConfig, RunConfig, plain_cam
 from sfc.errors import ConfigError, SFCError
-from sfc.run_folder import RunFolder, VariantFolder, file_hash
+from sfc.run.files import file_hash
+from sfc.run.folder import RunFolder, VariantFolder
 from sfc.settings import load_config
 
 if TYPE_CHECKING:
@@ -61,10 +62,10 @@ def add_segmenter_options(parser: ArgumentParser) -> None:
 
 def predict_command(parser: ArgumentParser, parsed: Namespace) -> int:
     """Runs `sfc predict`; prints where the masks are."""
+    from sfc.engine.processes import make_fabric, one_message
     from sfc.predict.outputs import Outputs
     from sfc.predict.photographs import find_photographs
     from sfc.predict.stage import predict
-    from sfc.processes import make_fabric, one_message
 
     # Every weight is in the run or model folder.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -150,8 +151,8 @@ def _scales(parsed: Namespace, default: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _cams(parsed: Namespace, machine: MachineConfig) -> CamSource:
-    from sfc.checkpoint import load_checkpoint
     from sfc.classify.train import load_classifier
+    from sfc.engine.checkpoint import load_checkpoint
     from sfc.predict.sources import CamSource
 
     if parsed.trained_on or parsed.pooling or parsed.mirror is not None:
@@ -180,7 +181,7 @@ def _cams(parsed: Namespace, machine: MachineConfig) -> CamSource:
 
 def _labels(table: Path, data: DataConfig, classes: tuple[str, ...]) -> dict[Path, tuple[int, ...]]:
     """Labels by resolved path of the image, from a table whose paths start from its own folder."""
-    from sfc.data.table import read_table
+    from sfc.data.readers.table import read_table
 
     config = DataConfig(root=str(table.parent), train=table.name, label_separator=data.label_separator)
     records = read_table(config, "train", classes=classes).records

@@ -15,7 +15,7 @@ from PIL import Image
 from sfc.data.images import mask_path, write_mask
 from sfc.data.palette import mask_palette
 from sfc.data.records import artifact_path
-from sfc.run_folder import atomic_write
+from sfc.run.files import atomic_write
 
 Strip = tuple[int, NDArray[np.uint8], NDArray[np.float32] | None]
 """First row of a strip; its mask, uint8 [rows, W]; its probabilities, float32 [K, rows, W], if the source has any."""

@@ -6,8 +6,8 @@ import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sfc.data.folders import IMAGE_SUFFIXES, images_below
 from sfc.data.listing import Listing, record_id
+from sfc.data.readers.folders import IMAGE_SUFFIXES, images_below
 from sfc.data.records import DataSet, Record
 from sfc.errors import DataError
 

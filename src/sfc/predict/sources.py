@@ -18,7 +18,7 @@ from sfc.data.pixels import resize_image
 from sfc.data.records import Record
 from sfc.errors import DataError
 from sfc.predict.outputs import Strip
-from sfc.refine.relation_labels import LabelCRF, fused_cam
+from sfc.refine.crf.labels import LabelCRF, fused_cam
 from sfc.segment.predict import Predictor
 from sfc.settings import plain_values
 

@@ -15,13 +15,14 @@ from lightning_fabric import Fabric
 from sfc.config import MachineConfig
 from sfc.data.images import read_image
 from sfc.data.records import DataSet, Record
+from sfc.engine.image_work import claim, on_device, unfinished, work_through
 from sfc.errors import ConfigError, DataError, SFCError
-from sfc.export.predictions import CLASSES_FILE, IMAGES_FILE, read_images
-from sfc.image_work import claim, on_device, unfinished, work_through
+from sfc.kernels.compiling import compile_once
+from sfc.predict.folder import CLASSES_FILE, IMAGES_FILE, read_images
 from sfc.predict.outputs import Outputs
 from sfc.predict.sources import Source
-from sfc.refine.kernels import prepare_kernels_once
-from sfc.run_folder import atomic_write
+from sfc.refine.crf.dense import compile_kernels
+from sfc.run.files import atomic_write
 from sfc.segment.predict import PREDICT_DEFAULTS
 
 
@@ -50,7 +51,7 @@ def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outpu
     claim(fabric, outputs.folder / CLASSES_FILE, origin, defaults)
     _enter(outputs.folder / IMAGES_FILE, photographs)
     if source.crf:
-        prepare_kernels_once(fabric)
+        compile_once(fabric, compile_kernels)
     todo = unfinished(fabric, photographs.records, lambda record: outputs.finished(record.id, record.image))
     on_device(fabric, source.net, machine)
 

@@ -11,21 +11,23 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from sfc.backbone import Backbone
 from sfc.config import MachineConfig, RefineConfig
 from sfc.data.images import mask_path, read_image, write_mask
 from sfc.data.labelled_set import PngLabels
 from sfc.data.pixels import normalise
 from sfc.data.records import DataSet, Record
+from sfc.engine.image_work import claim, on_device, unfinished, work_through
 from sfc.errors import DataError
-from sfc.image_work import claim, on_device, unfinished, work_through
+from sfc.kernels.compiling import compile_once
 from sfc.localize.store import cam_path, load_cams
-from sfc.refine.kernels import prepare_kernels_once
-from sfc.refine.pseudo_mask import walk_mask
-from sfc.refine.relation_labels import LabelCRF, fused_cam, relation_labels
-from sfc.refine.relation_train import FROM_CLASSIFIER, load_relation_network, train_relation_network
-from sfc.run_folder import VariantFolder
-from sfc.same_run import require_origin
+from sfc.networks.backbone import Backbone
+from sfc.refine.crf import dense
+from sfc.refine.crf.labels import LabelCRF, fused_cam, relation_labels
+from sfc.refine.relation.train import FROM_CLASSIFIER, load_relation_network, train_relation_network
+from sfc.refine.walk import kernels
+from sfc.refine.walk.mask import walk_mask
+from sfc.run.folder import VariantFolder
+from sfc.run.origin import require_origin
 from sfc.settings import plain_values
 
 ORIGIN = "masks.json"
@@ -81,7 +83,7 @@ def refine(fabric: Fabric, job: Refinement) -> None:
     """
     method = job.config.method
     if method != "none":
-        prepare_kernels_once(fabric)
+        compile_once(fabric, dense.compile_kernels, kernels.compile_kernels)
     if method == "none":
         _write_masks(fabric, job, "none", lambda *maps: _argmax_mask(job.config, *maps), "argmax masks")
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sfc.data.records import IGNORE
-from sfc.report.style import FAINT, INK, class_colours, run_colour, shorten, styled
+from sfc.pictures.style import FAINT, INK, class_colours, run_colour, shorten, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

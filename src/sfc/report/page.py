@@ -14,12 +14,12 @@ import numpy as np
 
 from sfc.data.groups import class_groups
 from sfc.data.records import DataSet
+from sfc.evaluate.scores import Scores
+from sfc.pictures.style import run_colour, save
 from sfc.report.examples import Gallery, Source, choose_examples, load_example
 from sfc.report.grid import examples_figure
 from sfc.report.plots import class_order, classes_figure, thresholds_figure
-from sfc.report.style import run_colour, save
-from sfc.run_folder import atomic_write
-from sfc.scores import Scores
+from sfc.run.files import atomic_write
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sfc.data.groups import GROUPS
-from sfc.report.style import FAINT, INK, RULE, run_colour, shorten, styled
-from sfc.scores import Score, Scores
+from sfc.evaluate.scores import Score, Scores
+from sfc.pictures.style import FAINT, INK, RULE, run_colour, shorten, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sfc.checkpoint import read_state
 from sfc.config import SegmenterConfig
+from sfc.engine.checkpoint import read_state
 from sfc.errors import CheckpointError, ConfigError
-from sfc.segment.networks import FROM_CLASSIFIER, Segmenter
-from sfc.timm_models import FAILURES, cached_or_fetched, flat_name, sentence
+from sfc.networks.timm_models import FAILURES, cached_or_fetched, flat_name, sentence
+from sfc.segment.segmenter import FROM_CLASSIFIER, Segmenter
 
 PUBLISHED = "imagenet"
 MULTIPLES = (1, 32, 64, 128)

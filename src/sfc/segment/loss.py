@@ -17,7 +17,7 @@ def pyramid(net: nn.Module, image: Tensor, scales: Sequence[float]) -> list[Tens
     """Logits of an image at several sizes; with more than one, also their maximum, on the first one's grid.
 
     Args:
-        net: see `sfc.segment.networks.Segmenter`.
+        net: see `sfc.segment.segmenter.Segmenter`.
         image: float [N, 3, H, W], normalised.
         scales: factors on height and width, rounded down.
 

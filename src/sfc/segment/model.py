@@ -18,16 +18,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from sfc.backbone import Backbone
-from sfc.checkpoint import load_checkpoint
 from sfc.config import PredictConfig, RunConfig, SegmenterConfig
 from sfc.config.predict import Way
 from sfc.data.class_list import BACKGROUND
 from sfc.data.pixels import IMAGE_MEAN, IMAGE_STD
+from sfc.engine.checkpoint import load_checkpoint
 from sfc.errors import CheckpointError, ConfigError, SFCError
-from sfc.run_folder import RunFolder, VariantFolder, atomic_write, file_hash, write_json
-from sfc.segment.networks import FROM_CLASSIFIER, DeepLabV2, Segmenter, build_segmenter
+from sfc.networks.backbone import Backbone
+from sfc.run.files import atomic_write, file_hash, write_json
+from sfc.run.folder import RunFolder, VariantFolder
+from sfc.segment.deeplab import DeepLabV2
+from sfc.segment.networks import build_segmenter
 from sfc.segment.predict import Predictor
+from sfc.segment.segmenter import FROM_CLASSIFIER, Segmenter
 from sfc.segment.train import load_segmenter
 from sfc.settings import add_settings, plain_values, settings_of
 

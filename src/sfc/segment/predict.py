@@ -15,11 +15,12 @@ from sfc.config import MachineConfig, PredictConfig
 from sfc.config.predict import Way
 from sfc.data.images import image_size, mask_path, read_image, write_mask
 from sfc.data.records import DataSet, Record
+from sfc.engine.image_work import claim, on_device, unfinished, work_through
 from sfc.errors import DataError
-from sfc.image_work import claim, on_device, unfinished, work_through
-from sfc.refine.kernels import prepare_kernels_once
-from sfc.segment.networks import Segmenter
+from sfc.kernels.compiling import compile_once
+from sfc.refine.crf.dense import compile_kernels
 from sfc.segment.probabilities import ImageLogits, smoothed
+from sfc.segment.segmenter import Segmenter
 from sfc.segment.tiles import in_strips
 from sfc.settings import plain_values
 
@@ -128,7 +129,7 @@ def predict_masks(
     for way, folder in folders.items():
         claim(fabric, folder / ORIGIN, origins[way], PREDICT_DEFAULTS)
     if any(way.endswith("+crf") for way in folders):
-        prepare_kernels_once(fabric)
+        compile_once(fabric, compile_kernels)
 
     def missing(record: Record) -> list[Way]:
         return [way for way, folder in folders.items() if not mask_path(folder, record.id).exists()]

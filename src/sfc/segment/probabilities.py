@@ -13,9 +13,9 @@ from torch import Tensor
 
 from sfc.config import CRFConfig
 from sfc.data.pixels import normalise
-from sfc.refine.crf import dense_crf
+from sfc.refine.crf.dense import dense_crf
 from sfc.segment.loss import at_scale, with_maximum
-from sfc.segment.networks import Segmenter
+from sfc.segment.segmenter import Segmenter
 
 Pooling = Literal["maximum", "mean"]
 LEAST = 0.01

@@ -9,15 +9,16 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from sfc.backbone import Backbone
 from sfc.config import MachineConfig, PredictConfig, SegmentConfig
 from sfc.config.predict import Way
 from sfc.data.images import mask_path
 from sfc.data.labelled_set import LabelSource, PngLabels, true_labels
 from sfc.data.records import DataSet
 from sfc.errors import ConfigError, DataError
-from sfc.run_folder import VariantFolder, file_hash
-from sfc.same_run import require_origin
+from sfc.networks.backbone import Backbone
+from sfc.run.files import file_hash
+from sfc.run.folder import VariantFolder
+from sfc.run.origin import require_origin
 from sfc.segment.predict import ORIGIN, PREDICT_DEFAULTS, Predictor, predict_masks
 from sfc.segment.train import load_segmenter, train_segmenter
 from sfc.settings import plain_values

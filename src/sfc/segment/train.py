@@ -11,21 +11,21 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from sfc.backbone import Backbone
-from sfc.checkpoint import load_checkpoint
 from sfc.config import MachineConfig, SegmentConfig
 from sfc.data.labelled_set import LabelledSet, LabelSource
 from sfc.data.pixels import normalise, rectangle_mask
-from sfc.data.read import input_hash
-from sfc.data.records import IGNORE, DataSet
+from sfc.data.records import IGNORE, DataSet, input_hash
+from sfc.engine.checkpoint import load_checkpoint
+from sfc.engine.fit import Batch, Job, fit
+from sfc.engine.optimiser import ParameterGroup
+from sfc.engine.processes import synchronise_norms
 from sfc.errors import CheckpointError, ConfigError, SFCError
-from sfc.optimiser import ParameterGroup
-from sfc.processes import synchronise_norms
-from sfc.same_run import require_same
+from sfc.networks.backbone import Backbone
+from sfc.run.origin import require_same
 from sfc.segment.loss import Size, label_counts, pyramid, segmentation_losses
-from sfc.segment.networks import Segmenter, build_segmenter
+from sfc.segment.networks import build_segmenter
+from sfc.segment.segmenter import Segmenter
 from sfc.settings import plain_values
-from sfc.training import Batch, Job, fit
 
 
 class SegmentObjective(nn.Module):
@@ -113,7 +113,7 @@ def train_segmenter(
         title: shown beside the progress bar.
 
     Raises:
-        ConfigError, CheckpointError, DataError, SFCError: see `sfc.training.fit`; or no mask has anything to learn.
+        ConfigError, CheckpointError, DataError, SFCError: see `sfc.engine.fit.fit`; or no mask has anything to learn.
     """
     share = config.training.batch // fabric.world_size
     if config.accumulate > share:

@@ -1,0 +1,264 @@
+"""The training engine of every stage: devices and processes, order, schedule, checkpoints, logs, progress.
+
+Order, augmentation and all other randomness are pure functions of the seed and the step, so that a run stopped at any
+moment and started again takes exactly the steps that it would have taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from sfc.config import MachineConfig, TrainingConfig
+from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
+from sfc.engine.optimiser import ParameterGroup, make_optimiser, schedule
+from sfc.engine.training_log import TrainingLog
+from sfc.errors import ConfigError, SFCError
+from sfc.run.origin import require_same
+from sfc.run.provenance import versions
+
+Batch = dict[str, Any]
+
+
+class Stateful(Protocol):
+    """Something beside the model that a resumed run needs back, such as the image bank."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What to save: tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes it back."""
+        ...
+
+
+@dataclass
+class Job:
+    """What one training stage gives to `fit`.
+
+    Args:
+        objective: module whose forward takes a batch's entries and returns scalar tensors by name; the one
+            named `total` is minimised.
+        model: the part of it whose weights are saved and used later.
+        samples: map-style data set with keys (epoch, index), each sample a dict of tensors and a pure function of its
+            key; a sample that cannot be read is an exception instance instead of a dict.
+        groups: what the optimiser trains.
+        fingerprint: plain values that must not change between the parts of an interrupted run.
+        before_step: changes a batch on its device, for instance by appending images from the bank.
+        split: makes parts of such a batch, which go through the network one after the other to save memory, as many on
+            every process. The mean of a loss term over parts and processes must be that of the whole batch.
+        states: what a resumed run needs back, by name.
+        after_epoch: called on every process with the epoch just finished (counted from 1), model in training mode.
+    """
+
+    objective: nn.Module
+    model: nn.Module
+    samples: Dataset[Any]
+    groups: Sequence[ParameterGroup]
+    fingerprint: Mapping[str, Any]
+    before_step: Callable[[Batch, int], Batch] | None = None
+    split: Callable[[Batch], Sequence[Batch]] | None = None
+    states: Mapping[str, Stateful] = field(default_factory=dict)
+    after_epoch: Callable[[int], None] | None = None
+
+
+def steps_per_epoch(images: int, config: TrainingConfig) -> int:
+    """Whole batches in one pass; a data set smaller than a batch still makes one step."""
+    return max(1, images // config.batch)
+
+
+class StepBatches:
+    """Keys of every step's samples from `first_step` on: this process's share of the global batch.
+
+    Each epoch is a permutation drawn from (seed, epoch); a data set smaller than a batch is repeated within it.
+    """
+
+    def __init__(self, images: int, config: TrainingConfig, first_step: int, rank: int = 0, world: int = 1) -> None:
+        if config.batch % world:
+            raise ConfigError(f"training.batch {config.batch} cannot be shared equally by {world} processes")
+        self.images, self.config, self.first_step, self.rank, self.world = images, config, first_step, rank, world
+        self.per_epoch = steps_per_epoch(images, config)
+
+    def __len__(self) -> int:
+        return self.config.epochs * self.per_epoch - self.first_step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        size = self.config.batch // self.world
+        for epoch in range(self.first_step // self.per_epoch, self.config.epochs):
+            order = np.random.default_rng([self.config.seed, epoch]).permutation(self.images)
+            start = self.first_step - epoch * self.per_epoch if epoch == self.first_step // self.per_epoch else 0
+            for position in range(start, self.per_epoch):
+                first = position * self.config.batch + self.rank * size
+                yield [(epoch, int(order[i % self.images])) for i in range(first, first + size)]
+
+
+def collate(samples: list[Any]) -> Batch | Exception:
+    """Stacks samples; the first unreadable one takes the place of its batch, so that its message reaches the user."""
+    for sample in samples:
+        if isinstance(sample, Exception):
+            return sample
+    return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def fit(fabric: Fabric, job: Job, config: TrainingConfig, machine: MachineConfig, folder: Path, title: str) -> None:
+    """Trains to the last step, going on from `folder`/checkpoint.pt if there is one.
+
+    Args:
+        fabric: from `make_fabric`.
+        job: what to train.
+        config: optimiser, schedule, checkpoints.
+        machine: precision, layout, workers.
+        folder: gets checkpoint.pt, log.csv and TensorBoard events.
+        title: shown beside the progress bar.
+
+    Raises:
+        ConfigError: the folder holds a run of other settings.
+        CheckpointError: its checkpoint is damaged.
+        DataError: an image cannot be read.
+        SFCError: the loss is no longer a finite number.
+    """
+    _Fit(fabric, job, config, machine, folder).run(title)
+
+
+class _Fit:
+    def __init__(self, fabric: Fabric, job: Job, config: TrainingConfig, machine: MachineConfig, folder: Path) -> None:
+        self.fabric, self.job, self.config, self.machine = fabric, job, config, machine
+        self.checkpoint = folder / "checkpoint.pt"
+        self.log_folder = folder
+        self.images = len(job.samples)  # type: ignore[arg-type]
+        if self.images == 0:
+            raise ConfigError("there is no image to train on")
+        self.per_epoch = steps_per_epoch(self.images, config)
+        self.steps = config.epochs * self.per_epoch
+        self.versions = versions()
+
+    def run(self, title: str) -> None:
+        fabric, job = self.fabric, self.job
+        # Read before the optimiser is made, so that a finished stage costs nothing.
+        saved = load_checkpoint(self.checkpoint) if self.checkpoint.exists() else None
+        if saved is not None:
+            require_same(self.checkpoint, saved["fingerprint"], job.fingerprint)
+            job.model.load_state_dict(saved["model"])
+            if saved["step"] == self.steps:
+                job.model.to(fabric.device)
+                return
+        if self.machine.channels_last:
+            job.objective.to(memory_format=torch.channels_last)
+        if self.machine.compile:
+            job.objective.compile()
+        optimiser = make_optimiser(self.config, job.groups)
+        if saved is not None:
+            optimiser.load_state_dict(saved["optimiser"])
+            for name, state in self._own_states(saved).items():
+                job.states[name].load_state_dict(state)
+        objective, optimiser = fabric.setup(job.objective, optimiser)
+        self._steps(objective, optimiser, saved["step"] if saved else 0, title)
+
+    def _steps(self, objective: nn.Module, optimiser: torch.optim.Optimizer, first: int, title: str) -> None:
+        fabric, config = self.fabric, self.config
+        batches = StepBatches(self.images, config, first, fabric.global_rank, fabric.world_size)
+        loader = DataLoader(
+            self.job.samples,
+            batch_sampler=batches,
+            num_workers=self.machine.workers,
+            collate_fn=collate,
+            pin_memory=fabric.device.type == "cuda",
+            prefetch_factor=4 if self.machine.workers else None,
+        )
+        objective.train()
+        with TrainingLog(self.log_folder, title, self.steps, first, active=fabric.is_global_zero) as log:
+            for step, batch in enumerate(loader, start=first):
+                if isinstance(batch, Exception):
+                    raise batch
+                losses = self._step(objective, optimiser, batch, step)
+                done = step + 1
+                log.record(step, losses, optimiser.param_groups[0]["lr"], config.batch)
+                if done % self.per_epoch == 0 and self.job.after_epoch is not None:
+                    self.job.after_epoch(done // self.per_epoch)
+                    objective.train()
+                if done % config.checkpoint_every == 0 or done == self.steps:
+                    log.flush()
+                    self._save(optimiser, done)
+
+    def _step(self, objective: nn.Module, optimiser: Any, batch: Batch, step: int) -> dict[str, float]:
+        """One optimiser step; returns the loss terms."""
+        fabric, config = self.fabric, self.config
+        # Dropout and the like draw from here: a pure function of seed, step and process, so nothing needs saving.
+        torch.manual_seed(int(np.random.SeedSequence([config.seed, step, fabric.global_rank]).generate_state(1)[0]))
+        factor = schedule(config, step, self.steps)
+        for group in optimiser.param_groups:
+            group["lr"] = config.learning_rate * group["factor"] * factor
+        batch = {name: value.to(fabric.device, non_blocking=True) for name, value in batch.items()}
+        if self.job.before_step is not None:
+            batch = self.job.before_step(batch, step)
+        optimiser.zero_grad(set_to_none=True)
+        losses = self._backward(objective, self.job.split(batch) if self.job.split is not None else [batch])
+        if config.clip:
+            fabric.clip_gradients(objective, optimiser, max_norm=config.clip, error_if_nonfinite=False)
+        stacked = torch.stack(list(losses.values()))
+        # The mean over processes is what one process with the whole batch would have seen.
+        mean = fabric.all_reduce(stacked, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        values = dict(zip(losses, mean.tolist(), strict=True))
+        if not math.isfinite(values["total"]):
+            raise SFCError(
+                f"the loss is {values['total']} at step {step}: lower training.learning_rate or set training.clip; "
+                f"the last checkpoint ({self.checkpoint}) is from before"
+            )
+        optimiser.step()
+        return values
+
+    def _backward(self, objective: Any, parts: Sequence[Batch]) -> dict[str, Tensor]:
+        """Adds up the gradients of all parts; returns the mean of each loss term over them."""
+        terms = []
+        for number, part in enumerate(parts, start=1):
+            # Processes add up their gradients once, with the last part.
+            with self.fabric.no_backward_sync(objective, enabled=number < len(parts)):
+                losses: dict[str, Tensor] = objective(**part)
+                self.fabric.backward(losses["total"] / len(parts))
+            terms.append({name: value.detach().float() for name, value in losses.items()})
+        return {name: torch.stack([each[name] for each in terms]).mean() for name in terms[0]}
+
+    def _save(self, optimiser: Any, step: int) -> None:
+        """One checkpoint; states of other processes lie beside it under names with the step, and old ones go after."""
+        fabric, job = self.fabric, self.job
+        states = {name: state.state_dict() for name, state in job.states.items()}
+        if fabric.global_rank:
+            save_checkpoint(self._rank_file(fabric.global_rank, step), {"states": states})
+        fabric.barrier()
+        if fabric.is_global_zero:
+            save_checkpoint(
+                self.checkpoint,
+                {
+                    "fingerprint": dict(job.fingerprint),
+                    "step": step,
+                    "steps": self.steps,
+                    "versions": self.versions,
+                    "model": job.model.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "states": states,
+                },
+            )
+        fabric.barrier()
+        if fabric.global_rank:
+            for old in self.checkpoint.parent.glob(f"checkpoint.rank{fabric.global_rank}.*.pt"):
+                if old != self._rank_file(fabric.global_rank, step):
+                    old.unlink(missing_ok=True)
+
+    def _rank_file(self, rank: int, step: int) -> Path:
+        return self.checkpoint.with_name(f"checkpoint.rank{rank}.step{step}.pt")
+
+    def _own_states(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """This process's states; a process that was not there before starts from the first one's."""
+        path = self._rank_file(self.fabric.global_rank, saved["step"])
+        states: dict[str, Any] = (load_checkpoint(path) if path.exists() else saved)["states"]
+        return states

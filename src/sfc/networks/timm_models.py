@@ -1,0 +1,236 @@
+"""timm models as stage features: strides with or without dilation, ViTs at any size, weights from a file or the hub."""
+
+from __future__ import annotations
+
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import constants as hub
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from sfc.engine.checkpoint import read_tensors
+from sfc.errors import CheckpointError, ConfigError
+
+HUB_PATIENCE = 6.0
+"""Seconds to wait for the hub's first answer; its own client retries for most of a minute."""
+
+UNLIKELY_SEED = 7_305_914_862
+"""One that no file of weights was drawn from."""
+
+FAILURES = (
+    TypeError,
+    AssertionError,
+    LookupError,
+    ValueError,
+    AttributeError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+)
+"""What timm, and what builds on it, raises for what a model cannot do and for weights that do not fit."""
+
+
+def timm_features(name: str, *, pretrained: bool, weights: str, output_stride: int, dilated: bool) -> nn.Module:
+    """A timm model that gives the features of its last four stages, or of four evenly spaced blocks of a plain ViT.
+
+    Args:
+        name: timm's name, with or without a tag of published weights.
+        pretrained: load the published weights.
+        weights: local file with weights, instead.
+        output_stride: of the last stage, where the network supports it.
+        dilated: dilate where a stride was taken out; False: dilation stays as it is at stride 32.
+
+    Raises:
+        ConfigError: the name is unknown, or the network has no such features.
+        CheckpointError: the weights are missing or do not fit.
+    """
+    if not timm.is_model(name):
+        raise ConfigError(f"network.backbone: timm knows no model '{name}'")
+    if weights:
+        _check_readable(Path(weights))
+    blocks, convolutions = _plain(name)
+    if blocks:
+        indices = tuple(blocks * (i + 1) // 4 - 1 for i in range(4))
+        attempts: list[dict[str, Any]] = [{"dynamic_img_size": True, "dynamic_img_pad": True}, {}]
+    else:
+        indices = (-4, -3, -2, -1)
+        attempts = [{"output_stride": output_stride}, {"strict_img_size": False}, {}]
+    failures = []
+    for attempt in attempts:
+        options = {**attempt, "out_indices": indices}
+        try:
+            if weights:
+                model = _with_weights(name, options, weights)
+            elif pretrained:
+                model = _published(name, options)
+            else:
+                model = _create(name, options)
+        except FAILURES as error:
+            failures.append(sentence(error))
+            continue
+        if not dilated:
+            _undo_dilation(model, convolutions)
+        return model
+    raise ConfigError(f"network.backbone: '{name}' cannot give stage features ({failures[-1]})")
+
+
+def _create(name: str, options: dict[str, Any], **loading: Any) -> nn.Module:
+    model: nn.Module = timm.create_model(name, features_only=True, **options, **loading)
+    return model
+
+
+@cache
+def _plain(name: str) -> tuple[int, dict[str, tuple[Any, Any]]]:
+    """The number of blocks of a plain ViT (0 for other networks), and dilation and padding of every convolution."""
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(name)
+    except FAILURES as error:
+        raise ConfigError(f"network.backbone: '{name}' cannot be built ({sentence(error)})") from error
+    blocks = getattr(model, "blocks", None)
+    if not isinstance(blocks, nn.Module) or not hasattr(model, "patch_embed") or not hasattr(model, "pos_embed"):
+        blocks = nn.Sequential()
+    settings = {
+        flat_name(key): (module.dilation, module.padding)
+        for key, module in model.named_modules()
+        if isinstance(module, nn.Conv2d)
+    }
+    return len(list(blocks.children())), settings
+
+
+def flat_name(name: str) -> str:
+    """Feature networks write `stages_0.1` where the plain network has `stages.0.1`."""
+    return name.replace(".", "_")
+
+
+def _undo_dilation(model: nn.Module, convolutions: dict[str, tuple[Any, Any]]) -> None:
+    """Gives every convolution the dilation and padding that it has in the network at its own stride."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and flat_name(name) in convolutions:
+            module.dilation, module.padding = convolutions[flat_name(name)]
+
+
+def _check_readable(path: Path) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file (network.weights)")
+    if path.suffix != ".safetensors":
+        content = read_tensors(path)
+        if not isinstance(content, dict) or not content:
+            raise CheckpointError(f"{path}: no state dict in it (network.weights)")
+        return
+    try:
+        with safe_open(path, framework="pt") as file:
+            empty = not file.keys()
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged, or not a safetensors file (network.weights)") from error
+    if empty:
+        raise CheckpointError(f"{path}: no tensors in it (network.weights)")
+
+
+def _with_weights(name: str, options: dict[str, Any], weights: str) -> nn.Module:
+    """The model with the weights of a file; all of its weights must be there.
+
+    timm tolerates files that lack entries (a head that is not used), or have none that fit. What loading leaves as
+    it is drawn from the same seed was not in the file.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(UNLIKELY_SEED)
+        blank = _create(name, options)
+        torch.manual_seed(UNLIKELY_SEED)
+        # Some models publish files of another layout for a loader of their own.
+        overlay = {"file": weights, "custom_load": False}
+        try:
+            model = _create(name, options, pretrained=True, pretrained_cfg_overlay=overlay)
+        except FAILURES as error:
+            raise CheckpointError(f"{weights}: not weights of {name} ({sentence(error)})") from error
+    for (key, drawn), loaded in zip(blank.named_parameters(), model.parameters(), strict=True):
+        if drawn.ndim > 1 and torch.equal(drawn, loaded) and drawn.min() < drawn.max():
+            raise CheckpointError(f"{weights}: not weights of {name} (it has no {key.removeprefix('model.')})")
+    return model
+
+
+def _published(name: str, options: dict[str, Any]) -> nn.Module:
+    """The model with its published weights: from the cache, or else over the network where there is one."""
+    _create(name, options)  # what the model cannot do is not a fault of its weights
+    published = timm.get_pretrained_cfg(name)
+    if published is None or not (published.hf_hub_id or published.url):
+        raise CheckpointError(f"{name}: timm publishes no weights of this network (network.pretrained)")
+    wanted = f"model.safetensors of {published.hf_hub_id} from the hub" if published.hf_hub_id else f"{published.url}"
+    return cached_or_fetched(lambda: _create(name, options, pretrained=True), name, wanted)
+
+
+def cached_or_fetched(create: Callable[[], nn.Module], name: str, wanted: str) -> nn.Module:
+    """A model with published weights: from the hub client's cache, or else over the network where there is one.
+
+    Args:
+        create: builds the model and loads its weights.
+        name: of the model, for the message.
+        wanted: what to download by hand, for the message.
+
+    Raises:
+        CheckpointError: the weights cannot be had.
+    """
+    offline = hub.HF_HUB_OFFLINE
+    try:
+        with _offline_hub():
+            return create()
+    except FAILURES as error:
+        failure: Exception = error
+    if offline:
+        reason = "HF_HUB_OFFLINE is set"
+    elif not _hub_answers():
+        reason = "the hub does not answer"
+    else:
+        try:
+            return create()
+        except FAILURES as error:
+            failure, reason = error, sentence(error)
+    raise CheckpointError(
+        f"{name}: its published weights are not in the cache and cannot be fetched ({reason}): on a machine with a "
+        f"network download {wanted}, and set network.weights to its path"
+    ) from failure
+
+
+@contextmanager
+def _offline_hub() -> Iterator[None]:
+    before = hub.HF_HUB_OFFLINE
+    hub.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
+
+
+def _hub_answers() -> bool:
+    """Whether the hub says anything at all; in a thread, as looking up its address may take longer than is bearable."""
+    answers = []
+
+    def ask() -> None:
+        request = urllib.request.Request(hub.ENDPOINT, method="HEAD")  # noqa: S310, the hub client's own address
+        try:
+            urllib.request.urlopen(request, timeout=HUB_PATIENCE).close()  # noqa: S310
+        except urllib.error.HTTPError:
+            pass
+        except (OSError, ValueError):
+            return
+        answers.append(True)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_PATIENCE)
+    return bool(answers)
+
+
+def sentence(error: Exception) -> str:
+    """The most telling line of a library's error, short."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1 if lines[0].endswith(":") else 0].strip()[:200]

@@ -1,0 +1,312 @@
+"""The engine: order, schedule, exact resume after SIGKILL, processes, precision, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from sfc.config import MachineConfig, TrainingConfig
+from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
+from sfc.engine.fit import Job, StepBatches, fit, steps_per_epoch
+from sfc.engine.optimiser import ParameterGroup, schedule
+from sfc.engine.processes import make_fabric
+from sfc.errors import CheckpointError, ConfigError, DataError, SFCError
+
+CPU = MachineConfig(accelerator="cpu", workers=0, threads=1)
+
+
+class Points(Dataset):
+    """40 points whose noise is a function of (epoch, index)."""
+
+    def __init__(self, broken: int | None = None) -> None:
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor] | Exception:
+        epoch, index = key
+        if index == self.broken:
+            return DataError(f"{index}.jpg", "the file is truncated")
+        x = np.random.default_rng([7, epoch, index]).normal(size=5).astype(np.float32)
+        return {"x": torch.from_numpy(x), "y": torch.tensor([float(x.sum() + index / 40)])}
+
+
+class Regression(nn.Module):
+    """Least squares with dropout, which draws from the main generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.3), nn.Linear(8, 1))
+
+    def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        loss = ((self.net(x) - y) ** 2).mean()
+        return {"error": loss, "total": loss}
+
+
+def job(samples: Dataset | None = None, **options: object) -> Job:
+    objective = Regression()
+    return Job(
+        objective=objective,
+        model=objective.net,
+        samples=samples or Points(),
+        groups=[ParameterGroup(list(objective.net.parameters()))],
+        fingerprint={"rate": 1},
+        **options,
+    )
+
+
+def train(folder: Path, config: TrainingConfig, machine: MachineConfig = CPU, **options: object) -> Job:
+    this = job(**options)
+    fit(make_fabric(machine), this, config, machine, folder, "test")
+    return this
+
+
+CONFIG = TrainingConfig(
+    learning_rate=0.05, momentum=0.9, batch=8, epochs=6, seed=3, checkpoint_every=4, clip=1.0, warmup=2
+)
+
+
+def test_schedule_is_poly_after_a_linear_warm_up() -> None:
+    config = TrainingConfig(poly_power=0.9, warmup=0)
+    assert schedule(config, 0, 100) == 1
+    assert schedule(config, 50, 100) == pytest.approx(0.5**0.9)
+    assert schedule(config, 99, 100) == pytest.approx(0.01**0.9)
+    warm = TrainingConfig(poly_power=0.9, warmup=10)
+    assert schedule(warm, 0, 100) == pytest.approx(0.1)
+    assert schedule(warm, 20, 100) == schedule(config, 20, 100)
+
+
+def test_schedule_may_be_renewed_every_few_steps_only() -> None:
+    every, tenth = TrainingConfig(poly_power=0.9), TrainingConfig(poly_power=0.9, poly_every=10)
+    expected = [schedule(every, step - step % 10, 95) for step in range(95)]
+    assert [schedule(tenth, step, 95) for step in range(95)] == expected
+    assert len(set(expected)) == 10
+
+
+def test_each_epoch_shows_each_image_once_and_processes_share_the_global_batch() -> None:
+    config = TrainingConfig(batch=8, epochs=3, seed=1)
+    whole = list(StepBatches(40, config, 0))
+    assert len(whole) == len(StepBatches(40, config, 0)) == 15
+    for epoch in range(3):
+        keys = [key for step in whole[5 * epoch : 5 * epoch + 5] for key in step]
+        assert {key[0] for key in keys} == {epoch}
+        assert sorted(key[1] for key in keys) == list(range(40))
+    assert [key[1] for key in whole[0]] != [key[1] for key in whole[5]]
+    shares = [list(StepBatches(40, config, 0, rank, 2)) for rank in (0, 1)]
+    assert [a + b for a, b in zip(*shares, strict=True)] == whole
+    assert list(StepBatches(40, config, 7)) == whole[7:]
+
+
+def test_fewer_images_than_a_batch_are_repeated() -> None:
+    config = TrainingConfig(batch=8, epochs=1)
+    assert steps_per_epoch(3, config) == 1
+    (batch,) = StepBatches(3, config, 0)
+    assert sorted({index for _, index in batch}) == [0, 1, 2]
+    assert len(batch) == 8
+
+
+def test_batch_that_processes_cannot_share_is_refused() -> None:
+    with pytest.raises(ConfigError, match="batch 7 cannot be shared equally by 2"):
+        StepBatches(40, TrainingConfig(batch=7), 0, 0, 2)
+
+
+def test_training_learns_and_logs_every_step(tmp_path: Path) -> None:
+    train(tmp_path, CONFIG)
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(30))
+    losses = [float(row["total"]) for row in rows]
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+    assert float(rows[0]["learning_rate"]) == pytest.approx(0.025)
+    assert all(float(row["images_per_second"]) > 0 for row in rows)
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+class Interrupted(Exception):
+    """Stands for anything that ends a process between two steps."""
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 5, 29])
+def test_resumed_run_has_the_same_weights_and_log(tmp_path: Path, stop: int) -> None:
+    whole = train(tmp_path / "whole", CONFIG)
+
+    def interrupt(batch: dict, step: int) -> dict:
+        if step == stop:
+            raise Interrupted
+        return batch
+
+    with pytest.raises(Interrupted):
+        train(tmp_path / "parts", CONFIG, before_step=interrupt)
+    resumed = train(tmp_path / "parts", CONFIG)
+    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    columns = [0, 1, 2, 3]  # all but the throughput
+    logs = [
+        [[row.split(",")[i] for i in columns] for row in (tmp_path / name / "log.csv").read_text().splitlines()]
+        for name in ("whole", "parts")
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_a_batch_in_parts_makes_the_steps_of_the_whole(tmp_path: Path) -> None:
+    def halves(batch: dict) -> list[dict]:
+        return [{name: value[part] for name, value in batch.items()} for part in (slice(0, 4), slice(4, 8))]
+
+    weights, logs = [], []
+    for name, split in (("whole", None), ("parts", halves)):
+        this = job(split=split)
+        this.objective.net[1] = nn.Identity()  # each part draws its own dropout
+        fit(make_fabric(CPU), this, CONFIG, CPU, tmp_path / name, "test")
+        weights.append(torch.cat([p.detach().flatten() for p in this.model.parameters()]))
+        with (tmp_path / name / "log.csv").open() as file:
+            logs.append([float(row["total"]) for row in csv.DictReader(file)])
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-5, atol=1e-6)
+    assert logs[1] == pytest.approx(logs[0], rel=1e-4)
+
+
+def test_groups_may_go_without_weight_decay(tmp_path: Path) -> None:
+    """Where the gradient is zero, only weight decay moves a weight."""
+
+    class Still(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.decayed, self.kept = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+
+        def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            return {"total": 0 * (self.decayed.sum() + self.kept.sum())}
+
+    for optimiser in ("sgd", "adamw"):
+        still = Still()
+        groups = [ParameterGroup([still.decayed]), ParameterGroup([still.kept], decay=False)]
+        this = Job(objective=still, model=still, samples=Points(), groups=groups, fingerprint={})
+        config = replace(CONFIG, optimiser=optimiser, weight_decay=0.1)
+        fit(make_fabric(CPU), this, config, CPU, tmp_path / optimiser, "test")
+        assert (still.kept == 1).all()
+        assert (still.decayed < 0.99).all()
+
+
+SCRIPT = textwrap.dedent("""
+    import sys, time
+    from pathlib import Path
+    sys.path.insert(0, {tests!r})
+    import test_training as t
+    from dataclasses import replace
+    def slow(batch, step):
+        time.sleep(0.01)
+        return batch
+    t.train(Path(sys.argv[1]), t.CONFIG, replace(t.CPU, workers=2), before_step=slow)
+""")
+
+
+def test_killed_at_any_moment_and_started_again_ends_with_the_same_weights(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole", CONFIG)
+    command = [sys.executable, "-c", SCRIPT.format(tests=str(Path(__file__).parent)), str(tmp_path / "killed")]
+    log, kills = tmp_path / "killed" / "log.csv", 0
+    for wanted in (3, 11, 17):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+        while process.poll() is None:
+            checkpoint = tmp_path / "killed" / "checkpoint.pt"
+            # Rows reach the file when a checkpoint is made; between two of them the kill falls anywhere.
+            if log.exists() and checkpoint.exists() and len(log.read_text().splitlines()) > wanted:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                kills += 1
+            time.sleep(0.001)
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    assert kills >= 2
+    saved = load_checkpoint(tmp_path / "killed" / "checkpoint.pt")
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(saved["model"][name], value)
+    assert not list((tmp_path / "killed").glob(".*.tmp")) or kills  # a kill may leave a temporary file, never a half
+
+
+def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
+    train(tmp_path, CONFIG)
+    before = (tmp_path / "checkpoint.pt").stat().st_mtime_ns
+
+    def never(batch: dict, step: int) -> dict:
+        raise Interrupted
+
+    train(tmp_path, CONFIG, before_step=never)
+    assert (tmp_path / "checkpoint.pt").stat().st_mtime_ns == before
+
+
+def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
+    train(tmp_path, CONFIG)
+    other = job()
+    other.fingerprint = {"rate": 2}
+    with pytest.raises(ConfigError, match="rate was 1 and is 2"):
+        fit(make_fabric(CPU), other, CONFIG, CPU, tmp_path, "test")
+
+
+def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    train(tmp_path, CONFIG)
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: the checkpoint is damaged"):
+        train(tmp_path, CONFIG)
+
+
+def test_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return (os.mkdir, (str(tmp_path / "evil"),))
+
+    torch.save({"format": 1, "evil": Evil()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError):
+        load_checkpoint(tmp_path / "checkpoint.pt")
+    assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_image_ends_training_with_its_own_message(tmp_path: Path, workers: int) -> None:
+    machine = MachineConfig(accelerator="cpu", workers=workers)
+    with pytest.raises(DataError, match=r"^13\.jpg: the file is truncated$"):
+        train(tmp_path, CONFIG, machine, samples=Points(broken=13))
+
+
+def test_loss_that_is_not_finite_stops_before_the_weights_are_spoilt(tmp_path: Path) -> None:
+    def poison(batch: dict, step: int) -> dict:
+        return {**batch, "y": batch["y"] * float("nan")} if step == 6 else batch
+
+    with pytest.raises(SFCError, match="loss is nan at step 6"):
+        train(tmp_path, CONFIG, before_step=poison)
+    saved = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert saved["step"] == 4
+    assert all(torch.isfinite(value).all() for value in saved["model"].values())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_full_disk_is_one_sentence_and_keeps_the_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"step": 1})
+    monkeypatch.setattr("sfc.run.folder.os.fdopen", lambda descriptor, mode: open("/dev/full", mode))
+    with pytest.raises(SFCError, match=r"checkpoint\.pt: cannot be written"):
+        save_checkpoint(path, {"step": 2, "weights": torch.zeros(100000)})
+    monkeypatch.undo()
+    assert load_checkpoint(path)["step"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_machine_without_a_gpu_says_so() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ConfigError, match="machine"):
+        make_fabric(MachineConfig(accelerator="cuda"))
