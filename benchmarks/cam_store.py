@@ -24,18 +24,16 @@ import torch.nn.functional as F
 from measure import Figure, begin, finish
 from sfc.classify.inference import infer_cams
 from sfc.classify.train import build_network, load_classifier
-from sfc.config import RunConfig
+from sfc.config import RunConfig, load_config
 from sfc.data.images import read_image
 from sfc.data.readers.splits import read_data
 from sfc.data.records import DataSet, Record
 from sfc.localize.store import SUFFIX, cam_path, load_cams, save_cams
 from sfc.metrics.counts import ConfusionMatrix
-from sfc.run.folder import RunFolder
-from sfc.settings import load_config
 
 Cams = tuple[np.ndarray, np.ndarray, np.ndarray]
 MAPS = ("W", "P", "W + P")
-SYNTHETIC = Path(__file__).parent.parent / "src/sfc/configs/synthetic.yaml"
+SYNTHETIC = "synthetic"
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def cams_source(
     if cams is not None:
         return lambda record: load_cams(cam_path(cams, record.id)) if cam_path(cams, record.id).exists() else None
     if checkpoint is not None:
-        net, _ = load_classifier(config.classify, dataset.classes, checkpoint)
+        net = load_classifier(config.classify, config.seed, dataset.classes, checkpoint)
     else:
         torch.manual_seed(0)
         net = build_network(config.classify.network, len(dataset.classes))
@@ -183,7 +181,7 @@ def main() -> None:
     header = begin("CAM store")
     with tempfile.TemporaryDirectory() as name:
         config = load_config([options.recipe], [f"--data.root={options.root}"] if options.root else [])
-        data = read_data(config, RunFolder(Path(name)))
+        data = read_data(config.data, Path(name), config.seed)
         dataset = data.val if options.split == "val" else data.scoring
         if dataset is None:
             parser.error(f"{options.recipe} names no {options.split} images with masks")

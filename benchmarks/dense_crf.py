@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from measure import Figure, begin, finish, in_fresh_process, interleaved, memory_bytes
-from sfc.config import LabelCRFConfig
 from sfc.data.images import read_image, write_mask
 from sfc.localize.store import load_cams, save_cams
+from sfc.refine.crf.config import CRFConfig
 from sfc.refine.crf.dense import compile_kernels, dense_crf
-from sfc.refine.crf.labels import fused_cam, relation_labels
+from sfc.refine.crf.labels import relation_labels
 
 HEIGHT, WIDTH = 375, 500
 COCO_IMAGES, COCO_SIZE = 82_783, (480, 640)
@@ -199,8 +199,8 @@ def projection(rounds: int) -> list[Figure]:
 
         def work(index: int) -> None:
             found, weight, prototype = load_cams(folder / "image.cam")
-            fused = fused_cam(weight, prototype, 0.7)
-            mask = relation_labels(read_image(folder / "image.jpg"), found, fused, 0.5, LabelCRFConfig())
+            fused = weight + np.float32(0.7) * prototype
+            mask = relation_labels(read_image(folder / "image.jpg"), found, fused, CRFConfig())
             write_mask(folder / f"{index}.png", mask)
 
         def batch() -> None:

@@ -19,15 +19,13 @@ import numpy as np
 from measure import Figure, begin, finish, has_fast_bf16
 from sfc.classify.inference import infer_cams
 from sfc.classify.train import load_classifier, train_classifier
-from sfc.config import RunConfig
+from sfc.config import RunConfig, load_config
 from sfc.data.images import read_image
 from sfc.data.readers.splits import Data, read_data
 from sfc.engine.processes import make_fabric
 from sfc.metrics.counts import ConfusionMatrix
-from sfc.run.folder import RunFolder
-from sfc.settings import load_config
 
-RECIPE = Path(__file__).parent.parent / "src/sfc/configs/synthetic.yaml"
+RECIPE = "synthetic"
 STEPS = 100
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
@@ -36,7 +34,8 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 def train(config: RunConfig, data: Data, precision: Precision, folder: Path) -> dict[str, float]:
     """Trains with a precision; the mean of every loss term over the first 100 steps."""
     config = replace(config, machine=replace(config.machine, precision=precision))
-    train_classifier(make_fabric(config.machine), config, data.train, None, folder)
+    fabric = make_fabric(config.machine)
+    train_classifier(fabric, config.classify, config.machine, config.seed, data.train, None, folder, precision)
     with (folder / "log.csv").open() as file:
         rows = list(csv.DictReader(file))[:STEPS]
     terms = [name for name in rows[0] if name in ("classification", "prototype", "scale", "total")]
@@ -45,7 +44,7 @@ def train(config: RunConfig, data: Data, precision: Precision, folder: Path) -> 
 
 def scores(config: RunConfig, data: Data, folder: Path, images: int) -> dict[str, dict[str, float]]:
     """mIoU in percent of W, P and W + P at the fixed rule, by precision."""
-    net, _ = load_classifier(config.classify, data.train.classes, folder)
+    net = load_classifier(config.classify, config.seed, data.train.classes, folder)
     assert data.scoring is not None
     confusions: dict[str, dict[str, ConfusionMatrix]] = {}
     for record in data.scoring.records[:: max(1, len(data.scoring) // images)]:
@@ -72,7 +71,7 @@ def main() -> None:
     config = load_config([RECIPE], [f"--classify.training.epochs={arguments.epochs}"])
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        data = read_data(config, RunFolder(root))
+        data = read_data(config.data, root, config.seed)
         losses = {precision: train(config, data, precision, root / precision) for precision in PRECISIONS}
         miou = scores(config, data, root / "fp32", arguments.images)
     # Rounding is the same on every processor; only speed needs hardware, and so the bars hold where that is.

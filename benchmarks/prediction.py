@@ -12,9 +12,9 @@ import json
 import numpy as np
 
 from measure import Figure, begin, finish, in_fresh_process, memory_bytes
-from sfc.config import PredictConfig, SegmenterConfig
 from sfc.refine.crf.dense import compile_kernels
-from sfc.segment.networks import build_segmenter
+from sfc.segment.config import PredictConfig
+from sfc.segment.networks import SegmenterSection, build_segmenter
 from sfc.segment.predict import Predictor
 
 WIDTH, HEIGHT, ROWS = 7296, 5472, 1900
@@ -24,7 +24,7 @@ CLASSES = 20
 def peak_memory(backbone: str) -> dict[str, float]:
     """Bytes of the whole process while it predicts, in a process of its own."""
     compile_kernels()
-    net = build_segmenter(SegmenterConfig(backbone=backbone, pretrained=False), CLASSES + 1).eval()
+    net = build_segmenter(SegmenterSection(backbone=backbone, weights="none"), CLASSES + 1).eval()
     # Weights at random say the same everywhere; scattered ones give the CRF many labels to weigh up.
     y, x = np.mgrid[:ROWS, :WIDTH]
     photograph = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)

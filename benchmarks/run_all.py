@@ -15,8 +15,6 @@ from measure import Figure
 
 HERE = Path(__file__).parent
 HELPERS = {"measure.py", "yardstick.py", "run_all.py"}
-STUDIES = {"synthetic_study.py", "chain_study.py"}
-"""Hours rather than minutes, and tables rather than bars: run them on their own."""
 
 
 def run(script: Path) -> tuple[list[Figure], bool]:
@@ -34,7 +32,7 @@ def run(script: Path) -> tuple[list[Figure], bool]:
 
 
 def main() -> int:
-    scripts = {path.stem: path for path in sorted(HERE.glob("*.py")) if path.name not in HELPERS | STUDIES}
+    scripts = {path.stem: path for path in sorted(HERE.glob("*.py")) if path.name not in HELPERS}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"which to run (default: all): {', '.join(scripts)}")
     names = parser.parse_args().names or list(scripts)

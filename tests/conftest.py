@@ -134,37 +134,30 @@ def recipe(squares: Path) -> Path:
 RECIPE = """\
 data: {{root: {root}, train_masks: train_with_masks.csv, val: val.csv, classes: classes.txt}}
 classify:
-  network:
-    backbone: compact
-    pretrained: false
-    frozen_norm: false
-    trained_from: 0
-    side_channels: [8, 8, 8, 8]
-    centre_features: true
+  network: {{backbone: compact, weights: none, trained_from: 0, centre_features: true}}
   input: {{long_side: null, crop: 48}}
-  training: {{optimiser: adamw, learning_rate: 0.002, head_factor: 1, batch: 4, epochs: 2, checkpoint_every: 2}}
+  training: {{optimiser: adamw, learning_rate: 0.002, head_factor: 1, batch: 4, epochs: 2}}
 localize: {{scales: [1.0, 0.5]}}
 refine:
   method: crf
-  relation:
-    backbone: classifier
+  irn:
     radius: 4
     input: {{crop: 48}}
-    training: {{optimiser: adamw, learning_rate: 0.002, head_factor: 1, batch: 4, epochs: 1, checkpoint_every: 2}}
+    training: {{optimiser: adamw, learning_rate: 0.002, batch: 4, epochs: 1}}
 segment:
-  network: {{backbone: classifier, frozen_norm: false, atrous_rates: [1, 2]}}
+  network: {{backbone: classifier, deeplab_v2: {{atrous_rates: [1, 2]}}}}
   input: {{crop: 48}}
   scales: [1.0]
-  training: {{optimiser: adamw, learning_rate: 0.002, head_factor: 1, batch: 4, epochs: 2, checkpoint_every: 2}}
-machine: {{accelerator: cpu, workers: 0, threads: 1}}
+  training: {{optimiser: adamw, learning_rate: 0.002, head_factors: [1, 1], batch: 4, epochs: 2}}
+machine: {{accelerator: cpu, workers: 0, threads: 1, checkpoint_every: 2}}
 """
 
 
 @pytest.fixture(scope="session")
 def squares_run(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the squares, plain CAM and SFC, without its report; not to be changed."""
+    from sfc.config import load_config
     from sfc.pipeline import run
-    from sfc.settings import load_config
 
     folder = tmp_path_factory.mktemp("finished") / "run"
     run(load_config([recipe]), folder, ("classify", "localize", "refine", "segment", "evaluate"))

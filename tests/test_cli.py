@@ -20,8 +20,8 @@ from PIL import Image
 
 import sfc.cli
 from sfc.cli import main, with_saved_settings
+from sfc.config import load_config
 from sfc.errors import DataError
-from sfc.settings import load_config
 
 
 @dataclass

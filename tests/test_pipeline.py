@@ -21,7 +21,7 @@ from rich.console import Console
 
 import sfc.pipeline
 from sfc.classify.train import train_classifier
-from sfc.config import RunConfig
+from sfc.config import RunConfig, load_config
 from sfc.data.readers.splits import read_data
 from sfc.engine.checkpoint import load_checkpoint
 from sfc.errors import ConfigError, SFCError
@@ -29,7 +29,6 @@ from sfc.evaluate.scores import read_scores
 from sfc.evaluate.tables import print_scores
 from sfc.pipeline import STAGES, run
 from sfc.run.folder import RunFolder
-from sfc.settings import load_config
 
 NO_REPORT = STAGES[:-1]
 

@@ -12,9 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sfc.settings
-from sfc.config import DataConfig, MachineConfig, NetworkConfig, RunConfig, plain_cam
+from sfc.classify.config import NetworkConfig
+from sfc.config import RunConfig, load_config
+from sfc.data.config import DataConfig
 from sfc.errors import ConfigError
-from sfc.settings import LEAST, MOST, load_config, plain_values, write_config
+from sfc.methods import plain_cam
+from sfc.settings import LEAST, MOST
+from sfc.settings.read import plain_values, write_config
+from sfc.settings.shared import MachineConfig
 
 RECIPES = sorted((Path(sfc.settings.__file__).parent / "configs").glob("*.yaml"))
 

@@ -1,62 +1,50 @@
-"""The command line: parse, call, print. Heavy libraries are imported by what is called, so that help is instant."""
+"""The command line: parse, call, print. A command's own options and heavy libraries are loaded when it is called."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 
-from sfc.config import RunConfig
 from sfc.errors import SFCError
 from sfc.export import command as export
+from sfc.pipeline import STAGES
 from sfc.predict import command as predict
 from sfc.run.files import write_json
 from sfc.run.folder import RunFolder
-from sfc.settings import add_settings, load_config, parse, recipes, settings_of
+from sfc.settings.read import new_parser, options_of, parse
 
 if TYPE_CHECKING:
+    from sfc.config import RunConfig
     from sfc.evaluate.scores import Scores
 
-RECIPES = Path(__file__).parent / "configs"
-"""Recipes that come with the package."""
+DEMO = "synthetic"
+"""The recipe of the built-in benchmark."""
 
-SEEDS = (
-    "data.synthetic_seed",
-    "classify.training.seed",
-    "refine.relation.training.seed",
-    "segment.training.seed",
-)
-"""What `sfc demo --seed` sets."""
+Command = Callable[[ArgumentParser, list[str]], int]
 
-STAGE_HELP = {
-    "classify": "train the classifier of a run",
-    "localize": "make the CAMs of a run",
-    "refine": "turn the CAMs of a run into pseudo masks",
-    "segment": "train a segmenter on the masks of a run, and write its masks of the validation images",
-    "evaluate": "score the CAMs and masks of a run",
-    "report": "draw the page and pictures of a run from its saved scores",
-}
+COMMANDS: dict[str, tuple[str, Command]] = {}
+"""Help and function of each command; the function adds its options to a parser, parses and does it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0 if it worked, 2 if the user can mend what went wrong, 130 if interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        parser, commands = _parser()
-        parsed = parse(parser, with_saved_settings(arguments))
-        name = parsed.command
-        code = commands[name](parsed[name])
+        name = _command_name(arguments[:1])
+        text, command = COMMANDS[name]
+        code = command(new_parser(prog=f"sfc {name}", description=text[0].upper() + text[1:] + "."), arguments[1:])
         sys.stdout.flush()
     except SFCError as error:
         print(f"sfc: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("sfc: interrupted; the same command goes on from here", file=sys.stderr)
+        print("sfc: interrupted; the same command goes on from the last checkpoint or finished image", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Whatever read our output has enough; Python must not complain about it again at exit.
@@ -65,120 +53,155 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def with_saved_settings(arguments: list[str]) -> list[str]:
-    """Puts a run folder's own settings first where a command names the folder but no recipe."""
-    if not arguments or arguments[0] not in ("run", *STAGE_HELP):
-        return arguments
-    if recipes(arguments):
-        return arguments
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        folder = following if argument == "--run" else argument.removeprefix("--run=") if "--run=" in argument else ""
-        if folder and RunFolder(Path(folder)).config.is_file():
-            return [arguments[0], f"--config={RunFolder(Path(folder)).config}", *arguments[1:]]
-    return arguments
+def _command_name(first: list[str]) -> str:
+    parser = argparse.ArgumentParser(prog="sfc", description="Image-level labels in, segmentation masks out.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    for name, (text, _) in COMMANDS.items():
+        subparsers.add_parser(name, help=text, add_help=False)
+    return str(parser.parse_known_args(first)[0].command)
 
 
-def _parser() -> tuple[ArgumentParser, dict[str, Callable[[Namespace], int]]]:
-    parser = ArgumentParser(
-        prog="sfc", description="Image-level labels in, segmentation masks out.", exit_on_error=False
-    )
-    subcommands = parser.add_subcommands(dest="command", required=True)
-    commands: dict[str, Callable[[Namespace], int]] = {}
+def _command(name: str, text: str) -> Callable[[Command], Command]:
+    """Decorator: enters a command."""
 
-    def add(name: str, command: Callable[[ArgumentParser, Namespace], int], text: str) -> ArgumentParser:
-        child = ArgumentParser(description=text[0].upper() + text[1:] + ".", exit_on_error=False)
-        subcommands.add_subcommand(name, child, help=text)
-        commands[name] = lambda parsed: command(child, parsed)
-        return child
+    def enter(command: Command) -> Command:
+        COMMANDS[name] = (text, command)
+        return command
 
-    child = add("demo", _demo, "the built-in benchmark: plain CAM and SFC, from training to scores and pictures")
-    child.add_argument("--run", type=str, default="runs/demo", help="run folder")
-    child.add_argument("--seed", type=int, default=0, help="seed of data and training")
-    child = add("run", _run, "every stage, skipping what is done")
-    _add_run_options(child)
-    for name, text in STAGE_HELP.items():
-        child = add(name, partial(_stage, name), text)
-        _add_run_options(child)
-    child = add("check", _check, "is a data set sound? counts, long tail, broken files, unknown labels")
-    child.add_argument("source", nargs="?", type=str, default="", help="data set folder or table; or use --config")
-    child.add_argument("--json", type=str, default="", help="also write the findings to this file")
-    add_settings(child)
-    predict.add_options(add("predict", predict.predict_command, predict.TEXT))
-    export.add_options(add("export", export.export_command, export.TEXT))
-    _add_prepare(add("prepare", _prepare, "official archives to what the readers want"))
-    return parser, commands
+    return enter
 
 
-def _add_run_options(parser: ArgumentParser) -> None:
-    add_settings(parser)
-    parser.add_argument("--run", type=str, default="", help="run folder; default: runs/ and the name of the recipe")
-
-
-def _settings(parser: ArgumentParser, parsed: Namespace) -> tuple[RunConfig, Path]:
-    """The settings and the run folder."""
-    if parsed.run:
-        return settings_of(parser, parsed), Path(parsed.run)
-    if parsed.config:
-        return settings_of(parser, parsed), Path("runs") / Path(str(parsed.config[-1])).stem
-    raise SFCError("name a recipe with --config FILE, or a run folder with --run FOLDER")
-
-
-def _run(parser: ArgumentParser, parsed: Namespace) -> int:
+@_command("demo", "the built-in benchmark: plain CAM and SFC, from training to scores and pictures")
+def _demo(parser: ArgumentParser, arguments: list[str]) -> int:
+    from sfc.config import load_config
     from sfc.pipeline import run
 
-    config, folder = _settings(parser, parsed)
-    return _print_run(run(config, folder), folder)
-
-
-def _stage(stage: str, parser: ArgumentParser, parsed: Namespace) -> int:
-    from sfc.pipeline import run
-
-    config, folder = _settings(parser, parsed)
-    return _print_run(run(config, folder, stages=(stage,)), folder)
-
-
-def _demo(_: ArgumentParser, parsed: Namespace) -> int:
-    from sfc.pipeline import run
-
-    seeds = [f"--{name}={parsed.seed}" for name in SEEDS]
+    parser.add_argument("--run", type=str, default="runs/demo", help="run folder")
+    parser.add_argument("--seed", type=int, default=0, help="seed of data and training")
+    parsed = parse(parser, arguments)
     folder = Path(parsed.run)
-    return _print_run(run(load_config([RECIPES / "synthetic.yaml"], seeds), folder), folder)
+    config = load_config([DEMO], [f"--seed={parsed.seed}"])
+    return _print_run(run(config, folder), config, folder)
 
 
-def _print_run(scores: list[Scores], folder: Path) -> int:
+@_command("run", "every stage, skipping what is done")
+def _run(parser: ArgumentParser, arguments: list[str]) -> int:
+    from sfc.pipeline import run
+
+    config, folder = _settings(parser, arguments)
+    return _print_run(run(config, folder), config, folder)
+
+
+def _stage(name: str) -> Command:
+    def command(parser: ArgumentParser, arguments: list[str]) -> int:
+        from sfc.pipeline import run
+
+        config, folder = _settings(parser, arguments)
+        return _print_run(run(config, folder, stages=(name,)), config, folder)
+
+    return command
+
+
+for _one in STAGES:
+    COMMANDS[_one.name] = (_one.text, _stage(_one.name))
+COMMANDS["report"] = ("draw the page and pictures of a run from its saved scores", _stage("report"))
+
+
+def _settings(parser: ArgumentParser, arguments: list[str]) -> tuple[RunConfig, Path]:
+    """The settings and the run folder; a folder's own settings stand in for a recipe."""
+    from sfc.config import RunConfig, add_run_settings, checked
+    from sfc.settings.read import load_settings
+
+    add_run_settings(parser)
+    parser.add_argument("--run", type=str, help="run folder; default: runs/ and the name of the recipe")
+    parsed = parse(parser, arguments, RunConfig, defaults=False)
+    recipes: list[str] = parsed.get("config") or []
+    folder = parsed.get("run")
+    if folder is None:
+        if not recipes:
+            raise SFCError("name a recipe with --config NAME, or a run folder with --run FOLDER")
+        folder = str(Path("runs") / Path(recipes[-1]).stem)
+    elif not recipes and RunFolder(Path(folder)).config.is_file():
+        recipes = [str(RunFolder(Path(folder)).config)]
+    return checked(load_settings(RunConfig, recipes, options_of(parsed, RunConfig))), Path(folder)
+
+
+def _print_run(scores: list[Scores], config: RunConfig, folder: Path) -> int:
     if scores:
         from sfc.evaluate.tables import print_scores
 
         print_scores(scores)
-    page = RunFolder(folder).report / "index.html"
-    if page.exists():
-        print(f"\nPage and pictures: {page}")
-    for variant in (RunFolder(folder).variant(name) for name in ("plain", "sfc")):
+    run = RunFolder(folder)
+    if (run.report / "index.html").exists():
+        print(f"\nPage and pictures: {run.report / 'index.html'}")
+    for system in map(run.system, config.methods):
         for what, pattern in (("cams", "*"), ("masks", "*"), ("predictions", "*/*")):
-            for made in sorted((variant.root / what).glob(pattern)):
+            for made in sorted((system.root / what).glob(pattern)):
                 print(f"{what}: {made}")
     return 0
 
 
-def _check(parser: ArgumentParser, parsed: Namespace) -> int:
+@_command("study", "methods over several seeds: means, spreads and paired differences after each stage")
+def _study(parser: ArgumentParser, arguments: list[str]) -> int:
+    from sfc.study.command import study_command
+
+    return study_command(parser, arguments)
+
+
+@_command("recipes", "list the recipes that come with the package")
+def _recipes(parser: ArgumentParser, arguments: list[str]) -> int:
+    from sfc.settings.recipes import built_in_recipes
+
+    parse(parser, arguments)
+    recipes = built_in_recipes()
+    width = max(len(recipe.name) for recipe in recipes)
+    for recipe in recipes:
+        print(f"{recipe.name:{width}}  {recipe.text}")
+    return 0
+
+
+@_command("check", "is a data set sound? counts, long tail, broken files, unknown labels")
+def _check(parser: ArgumentParser, arguments: list[str]) -> int:
     from sfc.check.dataset import check_dataset
     from sfc.check.report import print_report
+    from sfc.config import RunConfig, add_run_settings
     from sfc.data.readers.detect import detect
+    from sfc.settings.read import load_settings
 
-    config = settings_of(parser, parsed)
+    parser.add_argument("source", nargs="?", type=str, help="data set folder or table; or use --config")
+    parser.add_argument("--json", type=str, help="also write the findings to this file")
+    add_run_settings(parser)
+    parsed = parse(parser, arguments, RunConfig, defaults=False)
+    recipes = parsed.get("config") or []
+    config = load_settings(RunConfig, recipes, options_of(parsed, RunConfig))
     data = config.data
-    if parsed.source:
+    if parsed.get("source"):
         data = detect(Path(parsed.source), data)
-    elif not parsed.config and data == RunConfig().data:
+    elif not recipes and data == RunConfig().data:
         raise SFCError("name a data set: a folder, a table, or a recipe with --config")
-    report = check_dataset(data, config.classify.training.batch, config.classify.bank.draws)
+    report = check_dataset(data, config.classify.training.batch, config.classify.bank_draws)
     print_report(report)
-    if parsed.json:
+    if parsed.get("json"):
         write_json(Path(parsed.json), report.as_json())
     return 2 if report.broken else 0
 
 
-def _add_prepare(parser: ArgumentParser) -> None:
+@_command("predict", predict.TEXT)
+def _predict(parser: ArgumentParser, arguments: list[str]) -> int:
+    predict.add_options(parser)
+    return predict.predict_command(parser, parse(parser, arguments))
+
+
+@_command("export", export.TEXT)
+def _export(parser: ArgumentParser, arguments: list[str]) -> int:
+    export.add_options(parser)
+    return export.export_command(parse(parser, arguments))
+
+
+@_command("prepare", "official archives to what the readers want")
+def _prepare(parser: ArgumentParser, arguments: list[str]) -> int:
+    from sfc.data.prepare.official import prepare_coco, prepare_voc
+
     parser.add_argument("dataset", choices=["voc", "coco"])
     parser.add_argument("root", type=str, help="folder that gets the data set")
     parser.add_argument(
@@ -186,11 +209,7 @@ def _add_prepare(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--checksum", type=dict[str, str], default={}, help="MD5 or SHA-256 of archives, by file name")
     parser.add_argument("--download", choices=["", "2012", "2014", "2017"], default="", help="fetch that year's files")
-
-
-def _prepare(_: ArgumentParser, parsed: Namespace) -> int:
-    from sfc.data.prepare.official import prepare_coco, prepare_voc
-
+    parsed = parse(parser, arguments)
     root = Path(parsed.root)
     if parsed.dataset == "voc":
         if parsed.download not in ("", "2012"):

@@ -1,64 +1,56 @@
-"""The stages in order: data, then for each variant classify to evaluate; then the report."""
+"""The walk through the stages: data, then each method from classifier to scores, then the report."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sfc.config import RunConfig, plain_cam
-from sfc.data.readers.splits import Data, read_data
+from sfc.classify.stage import CLASSIFY
+from sfc.engine.stage import Job, Stage, drive, refuse_changed_settings, register
 from sfc.errors import ConfigError
-from sfc.run.files import atomic_write, file_hash, write_json
-from sfc.run.folder import RunFolder, VariantFolder
-from sfc.run.origin import require_same_run
+from sfc.evaluate.stage import EVALUATE
+from sfc.localize.stage import LOCALIZE
+from sfc.refine.stage import REFINE
+from sfc.report.stage import report
+from sfc.run.files import atomic_write, write_json
+from sfc.run.folder import RunFolder
+from sfc.run.lock import only_command
 from sfc.run.provenance import versions
+from sfc.segment.stage import SEGMENT
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from sfc.data.records import DataSet
+    from sfc.config import RunConfig
     from sfc.evaluate.scores import Scores
-    from sfc.refine.stage import Refinement
-    from sfc.report import Source
-    from sfc.segment.stage import Segmentation
 
-STAGES = ("classify", "localize", "refine", "segment", "evaluate", "report")
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One system to train and score."""
-
-    name: str
-    config: RunConfig
-    folder: VariantFolder
+STAGES: tuple[Stage, ...] = (CLASSIFY, LOCALIZE, REFINE, SEGMENT, EVALUATE)
+"""In order; each runs for every method."""
+REPORT = "report"
+EVERYTHING = (*(stage.name for stage in STAGES), REPORT)
+FOLDER_FORMAT = 2
+"""Of run folders; those of another one are refused."""
 
 
-def variants(config: RunConfig, run: RunFolder) -> Iterator[Variant]:
-    """The plain-CAM baseline first, if it is wanted, then the system of the settings."""
-    if config.baseline:
-        yield Variant("plain", plain_cam(config), run.variant("plain"))
-    yield Variant("sfc", config, run.variant("sfc"))
-
-
-def run(config: RunConfig, root: Path, stages: Sequence[str] = STAGES) -> list[Scores]:
+def run(config: RunConfig, root: Path, stages: Sequence[str] = EVERYTHING) -> list[Scores]:
     """Goes through the stages, skipping what is done.
 
     Args:
         config: all settings.
         root: the run folder; a stopped run goes on where it was.
-        stages: which of `STAGES`.
+        stages: which of `EVERYTHING`.
 
     Returns:
-        Scores of each variant and split; empty on processes other than the first.
+        Scores of each method and split; empty without evaluation, and on processes other than the first.
 
     Raises:
-        SFCError: bad data, settings, checkpoint, or a full disk; what was finished stays.
+        SFCError: bad data, settings, checkpoint, a full disk, or another command at work in the folder; what was
+            finished stays.
     """
     from sfc.engine.processes import make_fabric, one_message
 
@@ -66,43 +58,81 @@ def run(config: RunConfig, root: Path, stages: Sequence[str] = STAGES) -> list[S
     if not _needs_hub(config):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     folder = RunFolder(root)
-    require_same_run(config, folder)
     fabric = make_fabric(config.machine)
-    with one_message(fabric), _earlier_settings_kept(folder):
-        return _run_stages(fabric, config, folder, stages)
+    with one_message(fabric), only_command(root) if fabric.is_global_zero else nullcontext():
+        _require_format(folder)
+        jobs = jobs_of(fabric, config, folder)
+        chosen = [stage for stage in STAGES if stage.name in stages]
+        for job in jobs:
+            refuse_changed_settings(job, chosen)
+        fabric.barrier()
+        with _earlier_settings_kept(folder):
+            return _walk(fabric, config, folder, jobs, chosen, draw=REPORT in stages)
 
 
 def _needs_hub(config: RunConfig) -> bool:
     """Whether some network may start from weights that are on the hub."""
-    networks = (config.classify.network, config.refine.relation, config.segment.network)
-    own = ("compact", "classifier")
-    return any(each.pretrained and not each.weights and each.backbone not in own for each in networks)
+    from sfc.settings.shared import PUBLISHED
+
+    return any(network.weights == PUBLISHED for network in (config.classify.network, config.segment.network))
 
 
-def _run_stages(fabric: Fabric, config: RunConfig, folder: RunFolder, stages: Sequence[str]) -> list[Scores]:
+def jobs_of(fabric: Fabric, config: RunConfig, folder: RunFolder) -> list[Job]:
+    """One job a method; their data is not read yet."""
+    from sfc.methods import METHODS
+
+    jobs = []
+    for name in config.methods:
+        job = Job(fabric, config.of_method(name), folder.system(name), METHODS[name].title)
+        register(job, STAGES)
+        jobs.append(job)
+    return jobs
+
+
+def _walk(
+    fabric: Fabric, config: RunConfig, folder: RunFolder, jobs: Sequence[Job], stages: Sequence[Stage], draw: bool
+) -> list[Scores]:
+    from sfc.data.readers.splits import read_data
+    from sfc.evaluate.scores import read_scores
+
     if fabric.is_global_zero:
-        data = read_data(config, folder)
+        data = read_data(config.data, folder.own_data, config.seed)
         _write_settings(config, folder)
     fabric.barrier()
     if not fabric.is_global_zero:
-        data = read_data(config, folder)
+        data = read_data(config.data, folder.own_data, config.seed)
+    for job in jobs:
+        job.data = data
+        for stage in stages:
+            drive(job, stage)
+        job.kept.clear()  # a loaded network is of no use to the next method
     scores: list[Scores] = []
-    for variant in variants(config, folder):
-        if "classify" in stages:
-            _classify(fabric, variant, data)
-        if "localize" in stages:
-            _localize(fabric, variant, data)
-        if "refine" in stages:
-            _refine(fabric, variant, data)
-        if "segment" in stages:
-            _segment(fabric, variant, data)
-        fabric.barrier()
-        if "evaluate" in stages and fabric.is_global_zero:
-            scores.extend(_evaluate(variant, data))
-    if "report" in stages and fabric.is_global_zero:
-        _report(config, folder, data)
+    if fabric.is_global_zero:
+        if EVALUATE in stages:
+            scores = [entry for job in jobs for entry in read_scores(job.folder.scores)]
+        if draw:
+            report(jobs, folder)
     fabric.barrier()
     return scores
+
+
+def _require_format(folder: RunFolder) -> None:
+    """Refuses a run folder of an earlier version, whose files lie elsewhere.
+
+    Raises:
+        ConfigError: says so.
+    """
+    if not folder.config.exists():
+        return
+    try:
+        found = json.loads(folder.manifest.read_text(encoding="utf-8")).get("format")
+    except (OSError, ValueError, AttributeError):
+        found = None
+    if found != FOLDER_FORMAT:
+        raise ConfigError(
+            f"{folder.root}: made by another version of sfc, whose run folders this one cannot go on with; choose "
+            "another folder"
+        )
 
 
 @contextmanager
@@ -119,163 +149,8 @@ def _earlier_settings_kept(folder: RunFolder) -> Iterator[None]:
 
 
 def _write_settings(config: RunConfig, folder: RunFolder) -> None:
-    from sfc.settings import write_config
+    from sfc.settings.read import write_settings
 
-    write_config(folder.config, config)
-    write_json(folder.manifest, {"command": sys.argv, "versions": versions()})
-
-
-def _classify(fabric: Fabric, variant: Variant, data: Data) -> None:
-    from sfc.classify.train import train_classifier
-
-    train_classifier(fabric, variant.config, data.train, data.scoring, variant.folder.classify)
-
-
-def _localize(fabric: Fabric, variant: Variant, data: Data) -> None:
-    from sfc.classify.train import load_classifier
-    from sfc.localize.stage import localize
-
-    config = variant.config
-    net, _ = load_classifier(config.classify, data.train.classes, variant.folder.classify)
-    weights = file_hash(variant.folder.classify / "checkpoint.pt")
-    for split, dataset in data.splits():
-        title = f"{config.name}: CAMs of {split}"
-        store = variant.folder.cams(split)
-        localize(fabric, net, dataset, store, config.localize, config.machine, weights, title)
-
-
-def _refinement(variant: Variant, data: Data) -> tuple[Refinement, str]:
-    """What the refinement of a variant works with, and how its classifier's checkpoint was chosen."""
-    from sfc.classify.train import load_classifier
-    from sfc.localize.stage import identity
-    from sfc.refine.stage import Refinement
-
-    config, folder = variant.config, variant.folder
-    net, choice = load_classifier(config.classify, data.train.classes, folder.classify)
-    cams = identity(file_hash(folder.classify / "checkpoint.pt"), config.localize)
-    job = Refinement(config.name, config.refine, config.machine, data.train, folder, cams, net.backbone)
-    return job, choice
-
-
-def _refine(fabric: Fabric, variant: Variant, data: Data) -> None:
-    from sfc.localize.stage import require_cams
-    from sfc.refine.stage import refine
-
-    job, _ = _refinement(variant, data)
-    require_cams(variant.folder.cams("train"), job.cams)
-    refine(fabric, job)
-
-
-def _segmentation(variant: Variant, data: Data, refinement: Refinement) -> Segmentation:
-    """What the segmenter of a variant works with."""
-    from sfc.segment.segmenter import FROM_CLASSIFIER
-    from sfc.segment.stage import Segmentation
-
-    config, folder, source = variant.config, variant.folder, variant.config.segmented_masks
-    origin: dict[str, Any] = {"masks": source if source == "truth" else refinement.origin(source)}
-    if config.segment.network.backbone == FROM_CLASSIFIER:
-        origin["classifier"] = file_hash(folder.classify / "checkpoint.pt")
-    return Segmentation(
-        config.name,
-        config.segment,
-        config.predict,
-        config.machine,
-        data.train,
-        data.scoring,
-        source,
-        folder,
-        origin,
-        refinement.classifier,
-    )
-
-
-def _segment(fabric: Fabric, variant: Variant, data: Data) -> None:
-    from sfc.refine.stage import mask_folders
-    from sfc.segment.stage import segment
-
-    refinement, _ = _refinement(variant, data)
-    mask_folders(refinement)  # refuses masks made from something else
-    segment(fabric, _segmentation(variant, data, refinement), data.val)
-
-
-def _evaluate(variant: Variant, data: Data) -> list[Scores]:
-    from sfc.data.groups import class_groups
-    from sfc.evaluate.cams import evaluate_cams
-    from sfc.evaluate.masks import evaluate_refinement
-    from sfc.evaluate.scores import write_scores
-    from sfc.localize.stage import require_cams
-
-    config = variant.config
-    job, choice = _refinement(variant, data)
-    counts = data.train.class_counts()
-    groups = class_groups(counts, config.data.head_share, config.data.tail_share)
-    provenance = {
-        "checkpoint": choice,
-        "labels": f"{config.localize.labels}",
-        "scales": ", ".join(f"{scale:g}" for scale in config.localize.scales) + ", each with its mirror",
-        "CRF": "none on the maps",
-    }
-    scores = []
-    for split, dataset in data.scored():
-        require_cams(variant.folder.cams(split), job.cams)
-        entry = evaluate_cams(
-            dataset,
-            variant.folder.cams(split),
-            run=config.name,
-            class_groups=groups,
-            class_counts=counts,
-            provenance=provenance,
-            fusion_lambda=config.evaluate.fusion_lambda,
-        )
-        if split == "train":
-            entry = evaluate_refinement(entry, dataset, job)
-        else:
-            entry = _evaluate_segmenter(entry, dataset, _segmentation(variant, data, job))
-        scores.append(entry)
-    write_scores(variant.folder.scores, scores)
-    return scores
-
-
-def _evaluate_segmenter(entry: Scores, dataset: DataSet, job: Segmentation) -> Scores:
-    """The scores of the CAMs, with those of the segmenter's masks if it has written any, a row a way."""
-    from sfc.evaluate.masks import evaluate_masks
-    from sfc.segment.stage import predicted_ways
-
-    ways = predicted_ways(job, "val")
-    if not ways:
-        return entry
-    masks = [evaluate_masks(dataset, folder, way, entry.class_groups) for way, folder in ways.items()]
-    material = "the ground truth" if job.source == "truth" else f"{job.source} masks"
-    words = f"learned from {material}; {job.predict.in_words()}"
-    return replace(entry, masks=masks, provenance={**entry.provenance, "segmenter": words})
-
-
-def _report(config: RunConfig, folder: RunFolder, data: Data) -> None:
-    from sfc.evaluate.scores import read_scores
-    from sfc.report import Gallery, write_report
-
-    wanted = list(variants(config, folder))
-    scores = [entry for variant in wanted for entry in read_scores(variant.folder.scores)]
-    splits = list(data.scored()) or [("train", data.train)]
-    galleries = [Gallery(dataset, [_source(variant, split) for variant in wanted]) for split, dataset in splits]
-    title = f"{config.name} on {data.train.name}"
-    write_report(folder.report, title, scores, galleries, data.train.class_counts())
-
-
-def _source(variant: Variant, split: str) -> Source:
-    """What the report shows of a variant: its CAMs, and where there are any the masks made from them or predicted."""
-    from sfc.report import Source
-
-    config, folder = variant.config, variant.folder
-    masks, method = folder.masks(config.refine.method), f"{config.refine.method} masks"
-    if split != "train":
-        way = config.predict.ways[0] if config.predict.ways else "single"
-        kind = "segmenter of the truth" if config.segmented_masks == "truth" else "segmenter"
-        masks, method = folder.predictions(config.segmented_masks, split, way), f"{kind}, {way}"
-    return Source(
-        config.name,
-        folder.cams(split),
-        config.evaluate.fusion_lambda,
-        masks=masks if masks.exists() else None,
-        method=method,
-    )
+    # The manifest first: a folder with settings and without a format is an earlier version's.
+    write_json(folder.manifest, {"format": FOLDER_FORMAT, "command": sys.argv, "versions": versions()})
+    write_settings(folder.config, config)

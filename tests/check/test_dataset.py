@@ -13,7 +13,7 @@ from rich.console import Console
 
 from sfc.check.dataset import CheckReport, check_dataset
 from sfc.check.report import print_report
-from sfc.config import DataConfig
+from sfc.data.config import DataConfig
 from sfc.data.images import write_mask
 from sfc.errors import DataError
 

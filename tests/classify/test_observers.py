@@ -15,13 +15,13 @@ from sfc.classify.inference import infer_cams
 from sfc.classify.network import SFCNetwork
 from sfc.classify.observers import GroundTruthSelection, Pictures, evenly
 from sfc.classify.train import build_network
-from sfc.config import MachineConfig
+from sfc.config import load_config
 from sfc.data.images import read_image
 from sfc.data.readers.read import read_dataset, read_training_masks
 from sfc.data.records import DataSet, Record
 from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
 from sfc.errors import ConfigError
-from sfc.settings import load_config
+from sfc.settings.shared import MachineConfig
 
 FIRST = SimpleNamespace(is_global_zero=True)
 OTHER = SimpleNamespace(is_global_zero=False)

@@ -13,23 +13,16 @@ import pytest
 import torch
 from PIL import Image
 
+from sfc.classify.config import ClassifierTrainingConfig, ClassifyConfig, InputConfig, LossConfig, NetworkConfig
 from sfc.classify.train import coefficient, load_classifier, train_classifier
-from sfc.config import (
-    BankConfig,
-    ClassifierTrainingConfig,
-    ClassifyConfig,
-    InputConfig,
-    LossConfig,
-    MachineConfig,
-    NetworkConfig,
-    RunConfig,
-    plain_cam,
-)
+from sfc.config import BankConfig, RunConfig
 from sfc.data.images import PngMask
 from sfc.data.records import DataSet, Record
 from sfc.engine.checkpoint import load_checkpoint
 from sfc.engine.processes import make_fabric
 from sfc.errors import CheckpointError, ConfigError
+from sfc.methods import plain_cam
+from sfc.settings.shared import MachineConfig
 
 CONFIG = RunConfig(
     classify=ClassifyConfig(
@@ -145,7 +138,7 @@ def test_killed_between_checkpoints_and_resumed_is_bit_identical(tmp_path: Path,
         return real(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sfc.data.training_set.augment", failing)
+        patch.setattr("sfc.classify.samples.augment", failing)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "parts", replace(config, machine=replace(config.machine, workers=0)), data)
     assert load_checkpoint(tmp_path / "parts" / "checkpoint.pt")["step"] == 3

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sfc.config import MaskedInputConfig
 from sfc.data.images import PngMask, write_mask
 from sfc.data.labelled_set import LabelledSet, PngLabels, true_labels
 from sfc.data.records import DataSet, Record
 from sfc.errors import DataError
+from sfc.settings.shared import MaskedInputConfig
 
 INPUT = MaskedInputConfig(scale=(0.5, 1.5), crop=40)
 

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from sfc.config import MachineConfig, TrainingConfig
 from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
 from sfc.engine.fit import Job, StepBatches, fit, steps_per_epoch
 from sfc.engine.optimiser import ParameterGroup, schedule
 from sfc.engine.processes import make_fabric
 from sfc.errors import CheckpointError, ConfigError, DataError, SFCError
+from sfc.settings.shared import MachineConfig, TrainingConfig
 
 CPU = MachineConfig(accelerator="cpu", workers=0, threads=1)
 

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from scipy import ndimage
 
-from sfc.config import DataConfig
+from sfc.data.config import DataConfig
 from sfc.data.images import write_mask
 from sfc.data.readers.coco import read_coco
 from sfc.errors import DataError

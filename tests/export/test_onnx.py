@@ -15,14 +15,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sfc.config import PredictConfig, SegmenterConfig
 from sfc.errors import SFCError
 from sfc.export import onnx as module
 from sfc.export.onnx import export_onnx
+from sfc.segment.config import PredictConfig
 from sfc.segment.model import Model
 from sfc.segment.networks import build_segmenter
 from sfc.segment.probabilities import ImageLogits
-from sfc.segment.segmenter import Segmenter
+from sfc.segment.segmenter import Segmenter, SegmenterConfig
 
 COMPACT = SegmenterConfig(backbone="compact", pretrained=False, atrous_rates=(1, 2), frozen_norm=False)
 NETWORKS = {

@@ -19,16 +19,17 @@ import sfc.localize.stage as stage
 from sfc.classify.inference import infer_cams
 from sfc.classify.network import SFCNetwork
 from sfc.classify.train import build_network
-from sfc.config import LocalizeConfig, MachineConfig
+from sfc.config import load_config
 from sfc.data.images import PngMask, read_image
 from sfc.data.pixels import normalise
 from sfc.data.readers.read import read_dataset
 from sfc.data.records import DataSet, Record
 from sfc.engine.image_work import one_image_a_thread
 from sfc.errors import ConfigError, SFCError
+from sfc.localize.config import LocalizeConfig
 from sfc.localize.store import ERROR, cam_path, load_cams
 from sfc.run.files import file_hash
-from sfc.settings import load_config
+from sfc.settings.shared import MachineConfig
 
 CONFIG = LocalizeConfig(scales=(1.0, 0.5))
 MACHINE = MachineConfig(accelerator="cpu", threads=1)

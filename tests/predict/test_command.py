@@ -15,11 +15,11 @@ import sfc
 from sfc.classify.inference import infer_cams
 from sfc.classify.train import load_classifier
 from sfc.cli import main
+from sfc.config import load_config
 from sfc.data.images import read_image, read_mask
 from sfc.predict import stage
 from sfc.predict.folder import read_images
 from sfc.refine.crf.labels import fused_cam
-from sfc.settings import load_config
 
 SQUARES = ("red", "green", "blue")
 CPU = ["--machine.accelerator=cpu", "--machine.threads=1"]

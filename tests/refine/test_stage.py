@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sfc.config import RunConfig
+from sfc.config import RunConfig, load_config
 from sfc.data.images import read_mask
 from sfc.data.palette import mask_palette
 from sfc.errors import ConfigError, SFCError
@@ -20,7 +20,6 @@ from sfc.evaluate.scores import Scores, read_scores
 from sfc.localize.store import load_cams, save_cams
 from sfc.pipeline import run
 from sfc.refine.crf.labels import fused_cam
-from sfc.settings import load_config
 
 METHODS = ("none", "crf", "irn", "irn+crf")
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from sfc.config import RelationConfig, RunConfig
+from sfc.config import RunConfig
 from sfc.errors import ConfigError
+from sfc.refine.relation.config import RelationConfig
 from sfc.run.origin import differences, require_same
-from sfc.settings import plain_values
+from sfc.settings.read import plain_values
 
 
 def test_require_same_names_the_file_and_every_difference() -> None:

@@ -15,16 +15,17 @@ import pytest
 import torch
 
 import sfc
-from sfc.config import PredictConfig, RunConfig, SegmenterConfig
+from sfc.config import RunConfig, load_config
 from sfc.errors import CheckpointError, ConfigError, SFCError
 from sfc.pipeline import run
 from sfc.run.files import file_hash
 from sfc.run.folder import RunFolder
 from sfc.run.provenance import versions
+from sfc.segment.config import PredictConfig
 from sfc.segment.model import Model, load_run_model, save_model
 from sfc.segment.networks import build_segmenter
 from sfc.segment.probabilities import ImageLogits, smoothed
-from sfc.settings import load_config
+from sfc.segment.segmenter import SegmenterConfig
 
 COMPACT = SegmenterConfig(backbone="compact", pretrained=False, atrous_rates=(1, 2), frozen_norm=False)
 NETWORKS = {

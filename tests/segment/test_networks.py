@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from sfc.config import SegmenterConfig
 from sfc.errors import CheckpointError, ConfigError
 from sfc.networks.backbone import Backbone
 from sfc.segment.deeplab import DeepLabV2
 from sfc.segment.networks import build_segmenter
+from sfc.segment.segmenter import SegmenterConfig
 
 SMALL = SegmenterConfig(backbone="resnet18", pretrained=False)
 UNET = SegmenterConfig(architecture="Unet", backbone="resnet18", pretrained=False)

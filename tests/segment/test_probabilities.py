@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfc.config import CRFConfig, PredictConfig
 from sfc.data.pixels import normalise
 from sfc.errors import ConfigError
+from sfc.refine.crf.config import CRFConfig
 from sfc.refine.crf.dense import dense_crf
+from sfc.segment.config import PredictConfig
 from sfc.segment.predict import Predictor
 from sfc.segment.probabilities import ImageLogits, smoothed
 

@@ -11,14 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfc.config import (
-    MachineConfig,
-    MaskedInputConfig,
-    PredictConfig,
-    SegmentConfig,
-    SegmenterConfig,
-    TrainingConfig,
-)
+from sfc.config import load_config
 from sfc.data.images import PngMask, mask_path, read_mask, write_mask
 from sfc.data.records import DataSet, Record
 from sfc.engine.processes import make_fabric
@@ -26,9 +19,11 @@ from sfc.errors import ConfigError, DataError, SFCError
 from sfc.evaluate.masks import evaluate_masks
 from sfc.networks.backbone import Backbone
 from sfc.pipeline import run
-from sfc.run.folder import VariantFolder
+from sfc.run.folder import SystemFolder
+from sfc.segment.config import PredictConfig, SegmentConfig
+from sfc.segment.segmenter import SegmenterConfig
 from sfc.segment.stage import Segmentation, predicted_ways, segment
-from sfc.settings import load_config
+from sfc.settings.shared import MachineConfig, MaskedInputConfig, TrainingConfig
 
 MACHINE = MachineConfig(accelerator="cpu", workers=0, threads=1)
 CONFIG = SegmentConfig(
@@ -65,7 +60,7 @@ def halves(root: Path, split: str, count: int, masks: bool = True) -> DataSet:
 def segmentation(root: Path, config: SegmentConfig = CONFIG, **options: object) -> Segmentation:
     train = halves(root / "images", "train", 8, masks=False)
     truth = halves(root / "images", "train", 8)
-    folder = VariantFolder(root / "run")
+    folder = SystemFolder(root / "run")
     for record in truth.records:
         write_mask(mask_path(folder.masks("crf"), record.id), record.mask.load())
     backbone = Backbone("compact", frozen_norm=False, trained_from=0)

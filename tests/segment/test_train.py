@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from sfc.config import MachineConfig, MaskedInputConfig, SegmentConfig, SegmenterConfig, TrainingConfig
 from sfc.data.images import read_mask, write_mask
 from sfc.data.labelled_set import PngLabels
 from sfc.data.records import DataSet, Record
@@ -21,7 +20,10 @@ from sfc.engine.checkpoint import load_checkpoint
 from sfc.engine.processes import make_fabric
 from sfc.errors import CheckpointError, ConfigError, DataError, SFCError
 from sfc.networks.backbone import Backbone
+from sfc.segment.config import SegmentConfig
+from sfc.segment.segmenter import SegmenterConfig
 from sfc.segment.train import load_segmenter, train_segmenter
+from sfc.settings.shared import MachineConfig, MaskedInputConfig, TrainingConfig
 
 MACHINE = MachineConfig(accelerator="cpu", workers=0, threads=1)
 CONFIG = SegmentConfig(

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from sfc.config import DataConfig
+from sfc.data.config import DataConfig
 from sfc.data.groups import Group, class_groups
 from sfc.data.images import read_image
 from sfc.data.readers.read import read_dataset, read_training_masks
@@ -209,7 +209,7 @@ def _class_reports(
     counts = labels.sum(axis=0)
     resampled = expected_resampling(labels, max(1, len(train) // batch), draws)
     coefficient = distribution_coefficient(counts, resampled).tolist()
-    groups = class_groups(counts, config.head_share, config.tail_share)
+    groups = class_groups(counts, config.group_shares)
     val_counts = val.class_counts() if val is not None else np.zeros_like(counts)
     order = np.argsort(-counts, kind="stable")
     return tuple(

@@ -1,15 +1,15 @@
-"""The multi-scaled distribution-weighted (MSDW) consistency loss (SFC, AAAI 2024, eq. 4 to 10)."""
+"""The loss of the classifier: classification, and weighted losses on CAMs (SFC, AAAI 2024, eq. 4 to 10)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfc.classify.cam import normalise_peak
+from sfc.classify.losses import LOSSES
 
 if TYPE_CHECKING:
     from sfc.classify.network import SFCOutput
@@ -17,40 +17,55 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Losses:
-    """The terms of one step, scalars; `total` is their sum and carries the gradient."""
+    """The terms of one step, scalars; `total` is their sum and carries the gradient.
+
+    Attributes:
+        classification: of the tags.
+        terms: losses on CAMs by name, already weighted.
+    """
 
     classification: Tensor
-    prototype: Tensor
-    scale: Tensor
+    terms: dict[str, Tensor]
 
     @property
     def total(self) -> Tensor:
         """What is minimised."""
-        return self.classification + self.prototype + self.scale
+        total = self.classification
+        for term in self.terms.values():
+            total = total + term
+        return total
 
 
-class MSDWLoss(nn.Module):
-    """Classification, and consistency of classifier CAMs with prototype CAMs and with themselves at half size.
+class ClassifierLoss(nn.Module):
+    """Classification, and losses on CAMs.
 
     Args:
         coefficient: [C], distribution coefficient of every class; ones switch it off.
-        prototype_weight: weight of the loss between classifier CAM and prototype CAM (L_DW^P).
-        scale_weight: weight of the loss between the two sizes (L_DW^W).
+        settings: of each loss by its name in `sfc.classify.losses.LOSSES`; those of weight 0 are left out.
     """
 
     coefficient: Tensor
 
-    def __init__(self, coefficient: Tensor, prototype_weight: float = 1.6, scale_weight: float = 0.8) -> None:
+    def __init__(self, coefficient: Tensor, settings: Mapping[str, Any]) -> None:
         super().__init__()
         self.register_buffer("coefficient", coefficient.float(), persistent=False)
-        self.prototype_weight = prototype_weight
-        self.scale_weight = scale_weight
+        self.settings = {name: settings[name] for name in LOSSES if name in settings and settings[name].weight}
+
+    @property
+    def needs_prototypes(self) -> bool:
+        """Whether some loss looks at prototype CAMs."""
+        return any(LOSSES[name].needs_prototypes for name in self.settings)
+
+    @property
+    def needs_half_size(self) -> bool:
+        """Whether some loss looks at the batch at half size."""
+        return any(LOSSES[name].needs_half_size for name in self.settings)
 
     def forward(self, full: SFCOutput, half: SFCOutput | None, label: Tensor) -> Losses:
         """Computes the terms.
 
         Args:
-            full: output for the batch, with prototypes unless their weight is 0.
+            full: output for the batch, with prototypes where a loss needs them.
             half: output for the batch at half size; None switches that pass off (plain CAM).
             label: float [N, C] of 0 and 1.
 
@@ -60,30 +75,32 @@ class MSDWLoss(nn.Module):
         Raises:
             ValueError: a term has a weight but its maps are missing.
         """
+        terms = {
+            name: settings.weight * LOSSES[name](full, half, label, self.coefficient, settings)
+            for name, settings in self.settings.items()
+        }
+        return Losses(self.classification(full, half, label), terms)
+
+    def without_cams(self, full: SFCOutput, half: SFCOutput | None, label: Tensor) -> Losses:
+        """Classification alone; every other term is 0."""
         classification = self.classification(full, half, label)
-        zero = classification.new_zeros(())
-        prototype = self._prototype(full) if self.prototype_weight else zero
-        scale = self._scale(full, half, label) if self.scale_weight else zero
-        return Losses(classification, self.prototype_weight * prototype, self.scale_weight * scale)
+        return Losses(classification, {name: classification.new_zeros(()) for name in self.settings})
 
     def classification(self, full: SFCOutput, half: SFCOutput | None, label: Tensor) -> Tensor:
         """Multi-label soft margin loss, mean of the passes."""
         loss = F.multilabel_soft_margin_loss(full.score, label)
         return loss if half is None else (loss + F.multilabel_soft_margin_loss(half.score, label)) / 2
 
-    def _prototype(self, full: SFCOutput) -> Tensor:
-        """Eq. 8: mean over N, K, h, w of w_k |refined − peak-normalised prototype CAM|, w_0 = 1."""
-        if full.prototype_cam is None:
-            raise ValueError("the prototype loss needs prototype CAMs: call the network with prototypes=True")
-        weight = torch.cat([self.coefficient.new_ones(1), self.coefficient])[:, None, None]
-        return (weight * (full.refined_cam - normalise_peak(full.prototype_cam)).abs()).mean()
 
-    def _scale(self, full: SFCOutput, half: SFCOutput | None, label: Tensor) -> Tensor:
-        """Eq. 9: mean over N, C, h/2, w/2 of DC_c · label · |refined CAM shrunk − refined CAM of the small image|."""
-        if half is None:
-            raise ValueError("the scale loss needs the half-size pass")
-        weight = (label * self.coefficient)[:, :, None, None]
-        shrunk = F.interpolate(
-            full.refined_cam[:, 1:], size=half.refined_cam.shape[2:], mode="bilinear", align_corners=True
-        )
-        return (weight * (shrunk - half.refined_cam[:, 1:]).abs()).mean()
+class MSDWLoss(ClassifierLoss):
+    """The multi-scaled distribution-weighted consistency loss of SFC.
+
+    Args:
+        coefficient: [C], distribution coefficient of every class; ones switch it off.
+        prototype_weight: weight of the loss between classifier CAM and prototype CAM (L_DW^P).
+        scale_weight: weight of the loss between the two sizes (L_DW^W).
+    """
+
+    def __init__(self, coefficient: Tensor, prototype_weight: float = 1.6, scale_weight: float = 0.8) -> None:
+        weights = {"prototype": prototype_weight, "scale": scale_weight}
+        super().__init__(coefficient, {name: LOSSES[name].settings(weight=weights[name]) for name in weights})  # type: ignore[misc]

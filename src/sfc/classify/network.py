@@ -16,6 +16,8 @@ from sfc.errors import CheckpointError
 from sfc.networks.backbone import Backbone
 
 OFFICIAL_SIDE_CHANNELS = (128, 128, 256, 256)
+COMPACT_SIDE_CHANNELS = (32, 32, 48, 48)
+"""For a backbone whose own stages have few."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class SFCNetwork(nn.Module):
         output_stride: stride of the last stage.
         frozen_norm: keep batch-norm statistics.
         trained_from: first stage that learns (released code: 3).
-        side_channels: channels that each stage gives to the hierarchical feature.
+        side_channels: channels that each stage gives to the hierarchical feature; None: the released code's, or fewer
+            for `compact`.
         pixel_correlation: refine CAMs with pixel correlation (released code; the paper does not mention it).
         centre_features: subtract each image's mean feature before cosines (ours; needed when training from scratch,
             where all features are positive and cosines are flat).
@@ -66,7 +69,7 @@ class SFCNetwork(nn.Module):
         output_stride: int = 16,
         frozen_norm: bool = True,
         trained_from: int = 3,
-        side_channels: tuple[int, int, int, int] = OFFICIAL_SIDE_CHANNELS,
+        side_channels: tuple[int, int, int, int] | None = None,
         pixel_correlation: bool = True,
         centre_features: bool = False,
         background_scale: float = 0.3,
@@ -89,10 +92,11 @@ class SFCNetwork(nn.Module):
             trained_from=trained_from,
         )
         channels = self.backbone.channels
+        sides = side_channels or (COMPACT_SIDE_CHANNELS if backbone == "compact" else OFFICIAL_SIDE_CHANNELS)
         self.classifier = nn.Conv2d(channels[3], num_classes, 1, bias=False)
         self.correlation = nn.Conv2d(3 + channels[3], channels[3], 1, bias=False) if pixel_correlation else None
         self.side = nn.ModuleList(
-            nn.Conv2d(stage, side, 1, bias=False) for stage, side in zip(channels, side_channels, strict=True)
+            nn.Conv2d(stage, side, 1, bias=False) for stage, side in zip(channels, sides, strict=True)
         )
         for head in self.heads():
             nn.init.kaiming_uniform_(head.weight, a=5**0.5)

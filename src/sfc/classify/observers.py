@@ -10,12 +10,12 @@ from lightning_fabric import Fabric
 
 from sfc.classify.inference import infer_cams
 from sfc.classify.network import SFCNetwork
-from sfc.config import MachineConfig
 from sfc.data.images import read_image
 from sfc.data.records import DataSet, Record
 from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
 from sfc.errors import ConfigError
 from sfc.metrics.counts import ConfusionMatrix
+from sfc.settings.shared import MachineConfig
 
 BEST = "best.pt"
 SELECTION_IMAGES = 200

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +15,43 @@ from torch import Tensor, nn
 
 from sfc.classify.bank import ImageBank
 from sfc.classify.cam import valid_mask
+from sfc.classify.config import ClassifyConfig, NetworkConfig
 from sfc.classify.distribution import VOC_RELEASED_FACTOR, distribution_coefficient, expected_resampling
-from sfc.classify.loss import Losses, MSDWLoss
+from sfc.classify.loss import ClassifierLoss
+from sfc.classify.losses import LOSSES
 from sfc.classify.network import SFCNetwork
 from sfc.classify.observers import BEST, GroundTruthSelection, Pictures
-from sfc.config import ClassifyConfig, NetworkConfig, RunConfig
+from sfc.classify.samples import TrainingSet
 from sfc.data.pixels import normalise, rectangle_mask
 from sfc.data.records import DataSet, input_hash
-from sfc.data.training_set import TrainingSet
-from sfc.engine.checkpoint import load_checkpoint
-from sfc.engine.fit import Batch, Job, fit, steps_per_epoch
-from sfc.engine.optimiser import ParameterGroup
+from sfc.engine.checkpoint import load_checkpoint, load_finished
+from sfc.engine.fit import Batch, Training, fit, steps_per_epoch
+from sfc.engine.optimiser import ParameterGroup, warmup_steps
 from sfc.engine.processes import synchronise_norms
-from sfc.errors import CheckpointError, ConfigError
-from sfc.run.origin import require_same
-from sfc.settings import plain_values
+from sfc.errors import ConfigError
+from sfc.run.folder import CHECKPOINT
+from sfc.settings.read import plain_values
+from sfc.settings.shared import NONE, MachineConfig, weight_options
 
+CLIP = 1.0
+"""Norm above which gradients are scaled down (released code)."""
 BANK_STREAM = 1
 SIZE_STREAM = 2
 """Streams of random numbers beside the order of the images; each is a function of (seed, stream, step, process)."""
 
 
-def build_network(config: NetworkConfig, num_classes: int) -> SFCNetwork:
-    """The network that the settings describe; weights of new layers from torch's global generator."""
+def build_network(config: NetworkConfig, num_classes: int, *, blank: bool = False) -> SFCNetwork:
+    """The network that the settings describe; weights of new layers from torch's global generator.
+
+    Args:
+        config: settings.
+        num_classes: foreground classes.
+        blank: the weights will be loaded; none are fetched.
+    """
     options = asdict(config)
-    return SFCNetwork(options.pop("backbone"), num_classes, **options)
+    backbone, weights = options.pop("backbone"), options.pop("weights")
+    start = {} if blank else weight_options(weights)
+    return SFCNetwork(backbone, num_classes, frozen_norm=weights != NONE, **start, **options)
 
 
 def coefficient(config: ClassifyConfig, label_matrix: np.ndarray, steps: int) -> Tensor:
@@ -48,14 +60,28 @@ def coefficient(config: ClassifyConfig, label_matrix: np.ndarray, steps: int) ->
     if config.loss.coefficient == "off":
         return torch.ones(len(counts))
     if config.loss.coefficient == "official":
-        return distribution_coefficient(counts, steps * config.bank.draws * VOC_RELEASED_FACTOR / len(counts))
-    return distribution_coefficient(counts, expected_resampling(label_matrix, steps, config.bank.draws))
+        return distribution_coefficient(counts, steps * config.bank_draws * VOC_RELEASED_FACTOR / len(counts))
+    return distribution_coefficient(counts, expected_resampling(label_matrix, steps, config.bank_draws))
+
+
+def build_loss(config: ClassifyConfig, label_matrix: np.ndarray, steps: int) -> ClassifierLoss:
+    """Classification and the losses on CAMs that have a weight; `steps` is those of one epoch.
+
+    Raises:
+        ConfigError: a loss needs the pass at half size, and the settings have it off.
+    """
+    settings = {name: getattr(config.loss, name) for name in LOSSES}
+    loss = ClassifierLoss(coefficient(config, label_matrix, steps), settings)
+    if loss.needs_half_size and not config.loss.half_size_pass:
+        name = next(name for name in loss.settings if LOSSES[name].needs_half_size)
+        raise ConfigError(f"classify.loss.{name} needs classify.loss.half_size_pass; set the weight to 0")
+    return loss
 
 
 class SFCObjective(nn.Module):
     """The loss of one batch: both passes and all terms in one forward, as DDP and torch.compile want it."""
 
-    def __init__(self, net: SFCNetwork, loss: MSDWLoss, config: ClassifyConfig) -> None:
+    def __init__(self, net: SFCNetwork, loss: ClassifierLoss, config: ClassifyConfig) -> None:
         super().__init__()
         self.net, self.loss = net, loss
         self.crop = (config.input.crop, config.input.crop)
@@ -70,25 +96,15 @@ class SFCObjective(nn.Module):
             rectangle: int64 [N, 4], the real pixels, in pixels of the crop as it was loaded.
             active: False: classification only.
         """
-        consistency = active and (self.loss.prototype_weight > 0 or self.loss.scale_weight > 0)
-        prototypes = active and self.loss.prototype_weight > 0
-        full = self._pass(image, label, rectangle, prototypes, consistency)
+        consistency = active and bool(self.loss.settings)
+        full = self._pass(image, label, rectangle, active and self.loss.needs_prototypes, consistency)
         half = None
         if active and self.half_size_pass:
             size = (image.shape[2] // 2, image.shape[3] // 2)
             small = F.interpolate(image, size=size, mode="bilinear", align_corners=True)
             half = self._pass(small, label, rectangle, False, consistency)
-        if consistency:
-            losses = self.loss(full, half, label)
-        else:
-            classification = self.loss.classification(full, half, label)
-            losses = Losses(classification, torch.zeros_like(classification), torch.zeros_like(classification))
-        return {
-            "classification": losses.classification,
-            "prototype": losses.prototype,
-            "scale": losses.scale,
-            "total": losses.total,
-        }
+        losses = self.loss(full, half, label) if consistency else self.loss.without_cams(full, half, label)
+        return {"classification": losses.classification, **losses.terms, "total": losses.total}
 
     def _pass(self, image: Tensor, label: Tensor, rectangle: Tensor, prototypes: bool, correlate: bool) -> Any:
         grid = self.net.grid_size(image.shape[2], image.shape[3])
@@ -96,23 +112,23 @@ class SFCObjective(nn.Module):
         return self.net(image, mask, prototypes=prototypes, correlate=correlate)
 
 
-class Preparation:
+class BatchMaker:
     """Turns a loaded batch into the objective's input: bank images, normalisation, size of the batch."""
 
-    def __init__(self, config: ClassifyConfig, num_classes: int, total_steps: int, rank: int) -> None:
-        self.config, self.rank = config, rank
+    def __init__(self, config: ClassifyConfig, num_classes: int, total_steps: int, seed: int, rank: int) -> None:
+        self.config, self.seed, self.rank = config, seed, rank
         self.bank = ImageBank(num_classes)
         self.first_active = round(config.loss.start * total_steps)
 
     def _random(self, stream: int, step: int, rank: int) -> np.random.Generator:
-        return np.random.default_rng([self.config.training.seed, stream, step, rank])
+        return np.random.default_rng([self.seed, stream, step, rank])
 
     def __call__(self, batch: Batch, step: int) -> Batch:
         """A step's batch on its device: uint8 images in, float images out."""
         image, label, rectangle = batch["image"], batch["label"], batch["rectangle"]
-        if self.config.bank.draws:
+        if self.config.bank_draws:
             self.bank.put(image, label, rectangle)
-            drawn = self.bank.draw(self.config.bank.draws, self._random(BANK_STREAM, step, self.rank))
+            drawn = self.bank.draw(self.config.bank_draws, self._random(BANK_STREAM, step, self.rank))
             if drawn is not None:
                 image, label, rectangle = (
                     torch.cat(parts) for parts in zip((image, label, rectangle), drawn, strict=True)
@@ -127,98 +143,105 @@ class Preparation:
         return {"image": pixels, "label": label, "rectangle": rectangle, "active": step >= self.first_active}
 
 
-def train_classifier(fabric: Fabric, config: RunConfig, train: DataSet, scoring: DataSet | None, folder: Path) -> None:
+def train_classifier(
+    fabric: Fabric,
+    config: ClassifyConfig,
+    machine: MachineConfig,
+    seed: int,
+    train: DataSet,
+    scoring: DataSet | None,
+    folder: Path,
+    title: str,
+) -> None:
     """Trains the classifier into `folder`, or goes on where an earlier call was stopped.
 
     Args:
         fabric: devices and processes.
-        config: the run's settings.
+        config: settings of the stage.
+        machine: precision, workers, checkpoints.
+        seed: of weights, order, augmentation and bank.
         train: images with labels; masks are not looked at.
         scoring: training images with masks, used only by `training.select: ground_truth` and labelled so.
         folder: gets checkpoint.pt (and best.pt), log.csv, TensorBoard events, pictures.
+        title: shown beside the progress bar.
 
     Raises:
         ConfigError, CheckpointError, DataError, SFCError: see `sfc.engine.fit.fit`.
     """
-    classify = config.classify
-    if not train.label_matrix().any():
+    label_matrix = train.label_matrix()
+    if not label_matrix.any():
         raise ConfigError(f"{train.name}: no training image has a label")
-    torch.manual_seed(classify.training.seed)
+    torch.manual_seed(seed)
     # Where a checkpoint holds every weight, the file or network that the first ones came from is not needed again.
-    begun = (folder / "checkpoint.pt").exists()
-    start = replace(classify.network, pretrained=False, weights="") if begun else classify.network
-    net = build_network(start, len(train.classes))
-    steps = steps_per_epoch(len(train), classify.training)
-    loss = MSDWLoss(
-        coefficient(classify, train.label_matrix(), steps), classify.loss.prototype_weight, classify.loss.scale_weight
-    )
+    net = build_network(config.network, len(train.classes), blank=(folder / CHECKPOINT).exists())
+    steps = steps_per_epoch(len(train), config.training)
+    loss = build_loss(config, label_matrix, steps)
     _freeze_unused(net, loss)
     net = synchronise_norms(fabric, net)
-    preparation = Preparation(classify, len(train.classes), steps * classify.training.epochs, fabric.global_rank)
+    batches = BatchMaker(config, len(train.classes), steps * config.training.epochs, seed, fabric.global_rank)
     observers: list[Callable[[int], None]] = []
-    if classify.training.select == "ground_truth":
-        observers.append(GroundTruthSelection(fabric, net, scoring, config.machine, folder))
-    if classify.training.picture_every:
-        observers.append(Pictures(fabric, net, train, config.machine, classify.training.picture_every, folder))
+    if config.training.select == "ground_truth":
+        observers.append(GroundTruthSelection(fabric, net, scoring, machine, folder))
+    if config.training.picture_every:
+        observers.append(Pictures(fabric, net, train, machine, config.training.picture_every, folder))
 
     def after_epoch(epoch: int) -> None:
         for observer in observers:
             observer(epoch)
 
     heads = {id(parameter) for head in net.heads() for parameter in head.parameters()}
-    job = Job(
-        objective=SFCObjective(net, loss, classify),
+    training = Training(
+        objective=SFCObjective(net, loss, config),
         model=net,
-        samples=TrainingSet(train, classify.input, classify.training.seed),
+        samples=TrainingSet(train, config.input, seed),
         groups=[
             ParameterGroup([p for p in net.parameters() if id(p) not in heads]),
-            ParameterGroup([p for p in net.parameters() if id(p) in heads], classify.training.head_factor),
+            ParameterGroup([p for p in net.parameters() if id(p) in heads], config.training.head_factor),
         ],
-        fingerprint=fingerprint(classify, train),
-        before_step=preparation,
-        states={"bank": preparation.bank},
+        fingerprint={**_fingerprint(config, seed, train.classes), "data": input_hash(train)},
+        seed=seed,
+        warmup=warmup_steps(config.training),
+        clip=CLIP,
+        before_step=batches,
+        states={"bank": batches.bank},
         after_epoch=after_epoch if observers else None,
     )
-    fit(fabric, job, classify.training, config.machine, folder, f"{config.name}: classifier")
+    fit(fabric, training, config.training, machine, folder, title)
 
 
-def _freeze_unused(net: SFCNetwork, loss: MSDWLoss) -> None:
+def _freeze_unused(net: SFCNetwork, loss: ClassifierLoss) -> None:
     """Layers that no loss reaches must not be in the optimiser, where weight decay would shrink them."""
     for side in net.side:
-        side.requires_grad_(loss.prototype_weight > 0)
+        side.requires_grad_(loss.needs_prototypes)
     if net.correlation is not None:
-        net.correlation.requires_grad_(loss.prototype_weight > 0 or loss.scale_weight > 0)
+        net.correlation.requires_grad_(bool(loss.settings))
 
 
-def fingerprint(config: ClassifyConfig, train: DataSet) -> dict[str, Any]:
-    """What must stay the same for a stopped training to go on; how often it saves and draws may change."""
-    return {"classify": _settings(config), "classes": list(train.classes), "data": input_hash(train)}
-
-
-def _settings(config: ClassifyConfig) -> dict[str, Any]:
+def _fingerprint(config: ClassifyConfig, seed: int, classes: tuple[str, ...]) -> dict[str, Any]:
+    """What a network must share with a checkpoint to take its weights; how often it draws pictures may change."""
     settings = plain_values(asdict(config))
-    for name in ("checkpoint_every", "picture_every"):
-        del settings["training"][name]
-    return settings
+    del settings["training"]["picture_every"]
+    return {"classify": settings, "seed": seed, "classes": list(classes)}
 
 
-def load_classifier(config: ClassifyConfig, classes: tuple[str, ...], folder: Path) -> tuple[SFCNetwork, str]:
-    """The trained classifier of a run, in evaluation mode, and how its checkpoint was chosen, in words.
+def load_classifier(config: ClassifyConfig, seed: int, classes: tuple[str, ...], folder: Path) -> SFCNetwork:
+    """The trained classifier of a run, in evaluation mode.
 
     Raises:
         CheckpointError: there is none, it is damaged, or its training is not finished.
         ConfigError: it was trained with other settings or other classes.
     """
-    path = folder / "checkpoint.pt"
-    saved = load_checkpoint(path)
-    expected = {"classify": _settings(config), "classes": list(classes)}
-    require_same(path, {name: saved["fingerprint"].get(name) for name in expected}, expected)
-    if saved["step"] < saved["steps"]:
-        raise CheckpointError(f"{path}: training stopped at step {saved['step']} of {saved['steps']}; finish it first")
-    choice = "last"
+    saved = load_finished(folder / CHECKPOINT, _fingerprint(config, seed, classes))
     if config.training.select == "ground_truth":
         saved = load_checkpoint(folder / BEST)
-        choice = f"epoch {saved['epoch']}, CHOSEN BY GROUND-TRUTH MASKS of {saved['images']} training images"
-    net = build_network(replace(config.network, pretrained=False, weights=""), len(classes))
+    net = build_network(config.network, len(classes), blank=True)
     net.load_state_dict(saved["model"])
-    return net.eval(), choice
+    return net.eval()
+
+
+def checkpoint_choice(config: ClassifyConfig, folder: Path) -> str:
+    """How the weights that later stages use were chosen, in words that stand beside every score."""
+    if config.training.select == "last":
+        return "last"
+    saved = load_checkpoint(folder / BEST)
+    return f"epoch {saved['epoch']}, CHOSEN BY GROUND-TRUTH MASKS of {saved['images']} training images"

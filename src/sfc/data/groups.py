@@ -13,18 +13,15 @@ Group = Literal["head", "medium", "tail", "absent"]
 GROUPS: tuple[Group, ...] = ("head", "medium", "tail")
 
 
-def class_groups(
-    counts: Sequence[int] | np.ndarray, head_share: float = 1 / 3, tail_share: float = 1 / 3
-) -> list[Group]:
+def class_groups(counts: Sequence[int] | np.ndarray, shares: tuple[float, float] = (1 / 3, 1 / 3)) -> list[Group]:
     """The group of each class.
 
-    Classes with images are sorted by their count, equal ones in class order; the first `head_share` of them, rounded,
-    are the head, the last `tail_share` the tail, the rest medium.
+    Classes with images are sorted by their count, equal ones in class order; the first share of them, rounded, is the
+    head, the last one the tail, the rest medium.
 
     Args:
         counts: training images that show each class, not negative.
-        head_share: share of the classes in the head, 0 to 1.
-        tail_share: share of the classes in the tail, 0 to 1.
+        shares: of the classes in head and tail, each 0 to 1.
 
     Returns:
         One of `head`, `medium`, `tail` for each class; `absent` for one without images, which takes no part.
@@ -32,8 +29,9 @@ def class_groups(
     Raises:
         ConfigError: a share is out of range, or the two exceed 1 together.
     """
+    head_share, tail_share = shares
     if not (0 <= head_share <= 1 and 0 <= tail_share <= 1 and head_share + tail_share <= 1 + 1e-9):
-        raise ConfigError(f"data.head_share {head_share} and data.tail_share {tail_share} must lie in 0 to 1 together")
+        raise ConfigError(f"data.group_shares are {head_share:g} and {tail_share:g}, but must be 0 to 1 together")
     count = np.asarray(counts)
     present = [int(index) for index in np.argsort(-count, kind="stable") if count[index] > 0]
     head, tail = round(head_share * len(present)), round(tail_share * len(present))

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sfc.config import MaskedInputConfig
 from sfc.data.images import mask_path, open_image, read_mask
 from sfc.data.records import DataSet, Record
 from sfc.data.transforms import augment_with_labels
 from sfc.errors import DataError
+from sfc.settings.shared import MaskedInputConfig
 
 LabelSource = Callable[[Record], np.ndarray]
 """Gives an image's label map: uint8 [H, W], 0 background, 1 + class, 255 ignored. Raises DataError."""
@@ -80,9 +80,7 @@ class LabelledSet(Dataset[dict[str, Tensor] | DataError]):
             return DataError(record.image, f"is {image.width}x{image.height}, but its labels are {size}")
         generator = np.random.default_rng([self.seed, epoch, index])
         config = self.config
-        pixels, labels, rectangle = augment_with_labels(
-            image, labels, generator, config.scale, config.crop, config.flip
-        )
+        pixels, labels, rectangle = augment_with_labels(image, labels, generator, config.scale, config.crop)
         return {
             "image": torch.from_numpy(pixels.transpose(2, 0, 1)),
             "rectangle": torch.from_numpy(rectangle),

@@ -18,13 +18,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from sfc.config import MachineConfig, TrainingConfig
 from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
 from sfc.engine.optimiser import ParameterGroup, make_optimiser, schedule
 from sfc.engine.training_log import TrainingLog
 from sfc.errors import ConfigError, SFCError
 from sfc.run.origin import require_same
 from sfc.run.provenance import versions
+from sfc.settings.shared import MachineConfig, TrainingConfig
 
 Batch = dict[str, Any]
 
@@ -42,7 +42,7 @@ class Stateful(Protocol):
 
 
 @dataclass
-class Job:
+class Training:
     """What one training stage gives to `fit`.
 
     Args:
@@ -53,6 +53,10 @@ class Job:
             key; a sample that cannot be read is an exception instance instead of a dict.
         groups: what the optimiser trains.
         fingerprint: plain values that must not change between the parts of an interrupted run.
+        seed: of order, augmentation and all that is drawn in a step.
+        warmup: steps over which the learning rate rises linearly from 0.
+        poly_every: steps between two changes of the learning rate's decay.
+        clip: gradient norm above which gradients are scaled down; 0: never.
         before_step: changes a batch on its device, for instance by appending images from the bank.
         split: makes parts of such a batch, which go through the network one after the other to save memory, as many on
             every process. The mean of a loss term over parts and processes must be that of the whole batch.
@@ -65,6 +69,10 @@ class Job:
     samples: Dataset[Any]
     groups: Sequence[ParameterGroup]
     fingerprint: Mapping[str, Any]
+    seed: int
+    warmup: int = 0
+    poly_every: int = 1
+    clip: float = 0.0
     before_step: Callable[[Batch, int], Batch] | None = None
     split: Callable[[Batch], Sequence[Batch]] | None = None
     states: Mapping[str, Stateful] = field(default_factory=dict)
@@ -82,10 +90,13 @@ class StepBatches:
     Each epoch is a permutation drawn from (seed, epoch); a data set smaller than a batch is repeated within it.
     """
 
-    def __init__(self, images: int, config: TrainingConfig, first_step: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, images: int, config: TrainingConfig, seed: int, first_step: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
         if config.batch % world:
             raise ConfigError(f"training.batch {config.batch} cannot be shared equally by {world} processes")
-        self.images, self.config, self.first_step, self.rank, self.world = images, config, first_step, rank, world
+        self.images, self.config, self.seed = images, config, seed
+        self.first_step, self.rank, self.world = first_step, rank, world
         self.per_epoch = steps_per_epoch(images, config)
 
     def __len__(self) -> int:
@@ -94,7 +105,7 @@ class StepBatches:
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         size = self.config.batch // self.world
         for epoch in range(self.first_step // self.per_epoch, self.config.epochs):
-            order = np.random.default_rng([self.config.seed, epoch]).permutation(self.images)
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.images)
             start = self.first_step - epoch * self.per_epoch if epoch == self.first_step // self.per_epoch else 0
             for position in range(start, self.per_epoch):
                 first = position * self.config.batch + self.rank * size
@@ -109,14 +120,16 @@ def collate(samples: list[Any]) -> Batch | Exception:
     return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
-def fit(fabric: Fabric, job: Job, config: TrainingConfig, machine: MachineConfig, folder: Path, title: str) -> None:
+def fit(
+    fabric: Fabric, job: Training, config: TrainingConfig, machine: MachineConfig, folder: Path, title: str
+) -> None:
     """Trains to the last step, going on from `folder`/checkpoint.pt if there is one.
 
     Args:
         fabric: from `make_fabric`.
         job: what to train.
-        config: optimiser, schedule, checkpoints.
-        machine: precision, layout, workers.
+        config: optimiser and length.
+        machine: precision, workers, checkpoints.
         folder: gets checkpoint.pt, log.csv and TensorBoard events.
         title: shown beside the progress bar.
 
@@ -130,7 +143,9 @@ def fit(fabric: Fabric, job: Job, config: TrainingConfig, machine: MachineConfig
 
 
 class _Fit:
-    def __init__(self, fabric: Fabric, job: Job, config: TrainingConfig, machine: MachineConfig, folder: Path) -> None:
+    def __init__(
+        self, fabric: Fabric, job: Training, config: TrainingConfig, machine: MachineConfig, folder: Path
+    ) -> None:
         self.fabric, self.job, self.config, self.machine = fabric, job, config, machine
         self.checkpoint = folder / "checkpoint.pt"
         self.log_folder = folder
@@ -151,8 +166,7 @@ class _Fit:
             if saved["step"] == self.steps:
                 job.model.to(fabric.device)
                 return
-        if self.machine.channels_last:
-            job.objective.to(memory_format=torch.channels_last)
+        job.objective.to(memory_format=torch.channels_last)
         if self.machine.compile:
             job.objective.compile()
         optimiser = make_optimiser(self.config, job.groups)
@@ -165,7 +179,7 @@ class _Fit:
 
     def _steps(self, objective: nn.Module, optimiser: torch.optim.Optimizer, first: int, title: str) -> None:
         fabric, config = self.fabric, self.config
-        batches = StepBatches(self.images, config, first, fabric.global_rank, fabric.world_size)
+        batches = StepBatches(self.images, config, self.job.seed, first, fabric.global_rank, fabric.world_size)
         loader = DataLoader(
             self.job.samples,
             batch_sampler=batches,
@@ -185,7 +199,7 @@ class _Fit:
                 if done % self.per_epoch == 0 and self.job.after_epoch is not None:
                     self.job.after_epoch(done // self.per_epoch)
                     objective.train()
-                if done % config.checkpoint_every == 0 or done == self.steps:
+                if done % self.machine.checkpoint_every == 0 or done == self.steps:
                     log.flush()
                     self._save(optimiser, done)
 
@@ -193,8 +207,8 @@ class _Fit:
         """One optimiser step; returns the loss terms."""
         fabric, config = self.fabric, self.config
         # Dropout and the like draw from here: a pure function of seed, step and process, so nothing needs saving.
-        torch.manual_seed(int(np.random.SeedSequence([config.seed, step, fabric.global_rank]).generate_state(1)[0]))
-        factor = schedule(config, step, self.steps)
+        torch.manual_seed(int(np.random.SeedSequence([self.job.seed, step, fabric.global_rank]).generate_state(1)[0]))
+        factor = schedule(step, self.steps, self.job.warmup, self.job.poly_every)
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * group["factor"] * factor
         batch = {name: value.to(fabric.device, non_blocking=True) for name, value in batch.items()}
@@ -202,8 +216,8 @@ class _Fit:
             batch = self.job.before_step(batch, step)
         optimiser.zero_grad(set_to_none=True)
         losses = self._backward(objective, self.job.split(batch) if self.job.split is not None else [batch])
-        if config.clip:
-            fabric.clip_gradients(objective, optimiser, max_norm=config.clip, error_if_nonfinite=False)
+        if self.job.clip:
+            fabric.clip_gradients(objective, optimiser, max_norm=self.job.clip, error_if_nonfinite=False)
         stacked = torch.stack(list(losses.values()))
         # The mean over processes is what one process with the whole batch would have seen.
         mean = fabric.all_reduce(stacked, reduce_op="mean")
@@ -211,7 +225,7 @@ class _Fit:
         values = dict(zip(losses, mean.tolist(), strict=True))
         if not math.isfinite(values["total"]):
             raise SFCError(
-                f"the loss is {values['total']} at step {step}: lower training.learning_rate or set training.clip; "
+                f"the loss is {values['total']} at step {step}: lower training.learning_rate; "
                 f"the last checkpoint ({self.checkpoint}) is from before"
             )
         optimiser.step()

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 
-from sfc.config import MachineConfig
 from sfc.data.records import Record
 from sfc.engine.progress import progress_bar
 from sfc.errors import DataError, SFCError
-from sfc.run.files import write_json
-from sfc.run.origin import require_origin
 
 MOST_AT_ONCE = 8
 """Images in work at the same time at most, since each needs memory of its own."""
@@ -38,30 +32,6 @@ def one_image_a_thread(images: int) -> Iterator[int]:
         yield at_once
     finally:
         torch.set_num_threads(total)
-
-
-def claim(fabric: Fabric, note: Path, origin: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
-    """Says in `note` what the files beside it are made from; every process calls this.
-
-    Args:
-        fabric: devices and processes.
-        note: JSON file.
-        origin: plain values.
-        defaults: see `require_origin`.
-
-    Raises:
-        ConfigError: they were made from something else; the message names what differs.
-    """
-    if not require_origin(note, origin, defaults) and fabric.is_global_zero:
-        write_json(note, dict(origin))
-    fabric.barrier()
-
-
-def on_device(fabric: Fabric, net: nn.Module, machine: MachineConfig) -> None:
-    """Moves a network to this process's device, in the memory layout of the settings."""
-    net.to(fabric.device)
-    if machine.channels_last:
-        net.to(memory_format=torch.channels_last)
 
 
 def unfinished(fabric: Fabric, records: Sequence[Record], finished: Callable[[Record], bool]) -> list[Record]:

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from sfc.config import TrainingConfig
+from sfc.settings.shared import TrainingConfig
+
+POLY_POWER = 0.9
+"""Of the learning rate's decay: DeepLab, and all released code of the field since."""
+ADAMW_WARMUP = 40
+"""Ours."""
+MOMENTUM = {"sgd": 0.9, "sgd-released": 1e-4}
+"""The released code passes the weight decay in momentum's place."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +27,15 @@ class ParameterGroup:
     decay: bool = True
 
 
-def schedule(config: TrainingConfig, step: int, steps: int) -> float:
-    """Factor on the learning rate: (1 − step / steps)^power, renewed every few steps, after a linear warm-up."""
-    factor = (1 - step // config.poly_every * config.poly_every / steps) ** config.poly_power
-    return factor * min(1.0, (step + 1) / config.warmup) if config.warmup else factor
+def schedule(step: int, steps: int, warmup: int = 0, poly_every: int = 1) -> float:
+    """Factor on the learning rate: (1 − step / steps)^0.9, renewed every few steps, after a linear warm-up."""
+    factor = (1 - step // poly_every * poly_every / steps) ** POLY_POWER
+    return factor * min(1.0, (step + 1) / warmup) if warmup else factor
+
+
+def warmup_steps(config: TrainingConfig) -> int:
+    """Steps that a training of new layers warms up for: AdamW's first steps rest on few gradients."""
+    return ADAMW_WARMUP if config.optimiser == "adamw" else 0
 
 
 def make_optimiser(config: TrainingConfig, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
@@ -37,4 +49,4 @@ def make_optimiser(config: TrainingConfig, groups: Sequence[ParameterGroup]) -> 
             options.append({"params": parameters, "lr": rate, "factor": group.factor, "weight_decay": decay})
     if config.optimiser == "adamw":
         return torch.optim.AdamW(options, lr=config.learning_rate)
-    return torch.optim.SGD(options, lr=config.learning_rate, momentum=config.momentum)
+    return torch.optim.SGD(options, lr=config.learning_rate, momentum=MOMENTUM[config.optimiser])

@@ -12,8 +12,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from sfc.config import MachineConfig
 from sfc.errors import ConfigError, SFCError
+from sfc.settings.shared import MachineConfig
 
 PATIENCE = timedelta(hours=24)
 """How long processes wait for each other: one may have a whole data set to score, or more images left than others."""
@@ -60,6 +60,12 @@ def make_fabric(machine: MachineConfig) -> Fabric:
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"machine: {str(error).splitlines()[0]}") from error
     return fabric
+
+
+def prepared_for_inference(fabric: Fabric, net: nn.Module) -> None:
+    """Moves a network to this process's device, in the memory layout that is fastest there."""
+    net.to(fabric.device)
+    net.to(memory_format=torch.channels_last)
 
 
 def synchronise_norms(fabric: Fabric, net: Net) -> Net:

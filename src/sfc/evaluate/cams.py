@@ -12,7 +12,7 @@ import numpy as np
 from sfc.data.records import DataSet, Record
 from sfc.engine.progress import progress_bar
 from sfc.errors import DataError, SFCError
-from sfc.evaluate.scores import MaskScore, Score, Scores
+from sfc.evaluate.scores import MaskScore, Score, Scores, fused_name
 from sfc.localize.store import cam_path, load_cams
 from sfc.metrics.counts import BACKGROUND_SCORE, ConfusionMatrix, ThresholdCurve, best_foreground, group_means, ratio
 
@@ -63,7 +63,7 @@ def evaluate_cams(
             total.merge(addition)
     if not counts[0].matrix.counts.any():
         raise SFCError(f"{dataset.name} {dataset.split}: every pixel of its masks is ignored (255)")
-    names = ("W", "P", "W + P" if fusion_lambda == 1 else f"W + {fusion_lambda:g} P")
+    names = ("W", "P", fused_name(fusion_lambda))
     done = {record.id for record in found}
     return Scores(
         run=run,

@@ -13,37 +13,9 @@ from sfc.data.images import mask_path, read_mask
 from sfc.data.records import IGNORE, DataSet, Record
 from sfc.errors import SFCError
 from sfc.evaluate.cams import SHARDS, listed, mask_score
-from sfc.evaluate.scores import MaskScore, Scores
+from sfc.evaluate.scores import MaskScore
 from sfc.metrics.boundary import BoundaryCounts
 from sfc.metrics.counts import ConfusionMatrix, mean_of_present
-from sfc.refine.stage import Refinement, mask_folders
-
-
-def evaluate_refinement(entry: Scores, dataset: DataSet, job: Refinement) -> Scores:
-    """The scores of the CAMs, with those of all masks that the variant has.
-
-    Raises:
-        ConfigError: the masks were made from other CAMs or settings.
-        SFCError, DataError: see `evaluate_masks`.
-    """
-    masks = [
-        evaluate_masks(dataset, folder, what, entry.class_groups, undecided=undecided)
-        for method, folder in mask_folders(job)
-        for what, undecided in _rows(method, job)
-    ]
-    return replace(entry, masks=masks)
-
-
-def _rows(method: str, job: Refinement) -> list[tuple[str, bool]]:
-    """What to call a method's masks, and whether pixels that they leave open stay out of the score."""
-    seeds = f"W + {job.config.seeds.fusion_lambda:g} P".replace("+ 1 P", "+ P")
-    return {
-        "none": [(f"argmax of {seeds}", False)],
-        # Where relation labels are open, the CRF's own answer was background.
-        "crf": [(f"CRF of {seeds}", False), ("relation labels", True)],
-        "irn": [("walk", False)],
-        "irn+crf": [("walk, CRF", False)],
-    }[method]
 
 
 def evaluate_masks(

@@ -103,6 +103,11 @@ class Scores:
         return max(self.scores, key=lambda score: score.fixed)
 
 
+def fused_name(fusion_lambda: float) -> str:
+    """What W + λP is called beside a score."""
+    return "W + P" if fusion_lambda == 1 else f"W + {fusion_lambda:g} P"
+
+
 def write_scores(path: Path, scores: Sequence[Scores]) -> None:
     """Writes scores as JSON, atomically."""
     write_json(path, [asdict(entry) for entry in scores])

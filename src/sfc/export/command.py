@@ -7,7 +7,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from sfc.errors import ConfigError, SFCError
-from sfc.predict.command import add_segmenter_options, open_model
+from sfc.predict.command import add_segmenter_options
 
 TEXT = "hand over a run's segmenter (--model, --onnx), or predicted masks (--coco, --yolo, --voc)"
 
@@ -35,7 +35,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--voc-split", type=str, default="test", help="voc: the list of images that must be complete")
 
 
-def export_command(_: ArgumentParser, parsed: Namespace) -> int:
+def export_command(parsed: Namespace) -> int:
     """Runs `sfc export`; prints what was written."""
     network = [name for name in ("model", "onnx") if parsed[name]]
     masks = [name for name in ("coco", "yolo", "voc") if parsed[name]]
@@ -56,7 +56,7 @@ def export_command(_: ArgumentParser, parsed: Namespace) -> int:
 def _require_use(parsed: Namespace, network: list[str]) -> None:
     """Refuses options that what is written would not look at."""
     needs = {
-        "variant": bool(network) or parsed.variant == "sfc",
+        "method": bool(network) or not parsed.method,
         "trained_on": bool(network) or not parsed.trained_on,
         "instances": bool(parsed.coco) or not parsed.instances,
         "min_area": bool(parsed.yolo or (parsed.coco and parsed.instances)) or parsed.min_area == 1,
@@ -71,7 +71,9 @@ def _require_use(parsed: Namespace, network: list[str]) -> None:
 
 
 def _export_network(parsed: Namespace) -> None:
-    model = open_model(parsed.source, parsed.variant, parsed.trained_on)
+    from sfc.predict.models import open_model
+
+    model = open_model(parsed.source, parsed.method, parsed.trained_on)
     if parsed.model:
         from sfc.segment.model import save_model
 

@@ -1,81 +1,75 @@
-"""Stage 2: CAMs of every image of a split, into the CAM store."""
+"""Stage 2: CAMs of every image of every split, into the CAM store."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from lightning_fabric import Fabric
 
-from sfc.classify.inference import infer_cams
-from sfc.classify.network import SFCNetwork
-from sfc.config import LocalizeConfig, MachineConfig
-from sfc.data.images import read_image
-from sfc.data.records import DataSet, Record
-from sfc.engine.image_work import claim, unfinished, work_through
-from sfc.errors import ConfigError
+from sfc.engine.stage import Artifact, Job, Stage, each_missing
 from sfc.localize.store import cam_path, save_cams
-from sfc.run.origin import require_origin
-from sfc.settings import plain_values
+from sfc.settings.read import plain_values
 
-ORIGIN = "cams.json"
-"""Says in a store whose CAMs it holds."""
+if TYPE_CHECKING:
+    from pathlib import Path
 
-
-def identity(weights: str, config: LocalizeConfig) -> dict[str, Any]:
-    """What CAMs depend on, as plain values: the checkpoint and the settings of this stage."""
-    return {"weights": weights, **plain_values(asdict(config))}
+    from sfc.data.records import Record
 
 
-def require_cams(folder: Path, expected: Mapping[str, Any]) -> None:
-    """Refuses CAMs of other weights or settings, or none.
-
-    Raises:
-        ConfigError: says which.
-    """
-    if not require_origin(folder / ORIGIN, expected):
-        raise ConfigError(f"{folder}: there are no CAMs; localize the run first")
+def _splits(job: Job) -> list[str]:
+    return ["train", *(["val"] if job.config.data.val else [])]
 
 
-def localize(
-    fabric: Fabric,
-    net: SFCNetwork,
-    dataset: DataSet,
-    folder: Path,
-    config: LocalizeConfig,
-    machine: MachineConfig,
-    weights: str,
-    title: str,
-) -> None:
-    """Writes the CAMs of every image that does not have them yet; processes share the list by rank.
+def _artifacts(job: Job) -> list[Artifact]:
+    return [_cams(job, split) for split in _splits(job)]
+
+
+def _cams(job: Job, split: str) -> Artifact:
+    folder = job.folder.cams(split)
+    return Artifact(
+        f"cams/{split}",
+        f"CAMs of {split}",
+        {"localize": plain_values(asdict(job.config.localize))},
+        inputs=("classify",),
+        missing=lambda: each_missing(cam_path(folder, record.id) for record in job.data.split(split).records),
+    )
+
+
+def _localize(job: Job) -> None:
+    """Writes the CAMs of every image that lacks them; processes share the list by rank.
 
     An image that cannot be read does not stop the others.
-
-    Args:
-        fabric: devices and processes.
-        net: trained network, on the CPU.
-        dataset: which images; with labels `given`, theirs are used.
-        folder: the store.
-        config: scales, labels, format.
-        machine: precision and layout.
-        weights: identifies the checkpoint; CAMs of another one in `folder` are refused.
-        title: shown beside the progress bar.
-
-    Raises:
-        ConfigError: the folder holds CAMs of other weights or settings.
-        SFCError: some images could not be read; all others are done.
     """
-    claim(fabric, folder / ORIGIN, identity(weights, config))
-    todo = unfinished(fabric, dataset.records, lambda record: cam_path(folder, record.id).exists())
-    net = net.to(fabric.device)
+    from sfc.classify.inference import infer_cams
+    from sfc.classify.stage import trained_classifier
+    from sfc.data.images import read_image
+    from sfc.engine.image_work import unfinished, work_through
 
-    def work(record: Record) -> None:
-        label = np.isin(np.arange(net.num_classes), record.labels) if config.labels == "given" else None
-        image = read_image(record.image)
-        cams = infer_cams(net, image, label, config.scales, threshold=config.threshold, precision=machine.precision)
-        save_cams(cam_path(folder, record.id), *cams, lossless=config.store == "lossless")
+    config, precision = job.config.localize, job.config.machine.precision
+    net = trained_classifier(job).to(job.fabric.device)
+    for split in _splits(job):
+        folder, records = job.folder.cams(split), job.data.split(split).records
 
-    work_through(fabric, todo, work, title, f"the CAMs of all other images are in {folder}")
+        def is_finished(record: Record, folder: Path = folder) -> bool:
+            return cam_path(folder, record.id).exists()
+
+        def cams(record: Record, folder: Path = folder) -> None:
+            label = np.isin(np.arange(net.num_classes), record.labels) if config.labels == "given" else None
+            maps = infer_cams(net, read_image(record.image), label, config.scales, precision=precision)
+            save_cams(cam_path(folder, record.id), *maps)
+
+        todo = unfinished(job.fabric, records, is_finished)
+        finished = f"the CAMs of all other images are in {folder}"
+        work_through(job.fabric, todo, cams, f"{job.title}: CAMs of {split}", finished)
+
+
+LOCALIZE = Stage(
+    name="localize",
+    text="make the CAMs of a run",
+    sections=("localize",),
+    reads=lambda _: ("classify",),
+    artifacts=_artifacts,
+    writes=lambda job: [f"cams/{split}" for split in _splits(job)],
+    work=_localize,
+)

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from sfc.config import DataConfig, MachineConfig, PredictConfig, RunConfig, plain_cam
-from sfc.errors import ConfigError, SFCError
+from sfc.errors import ConfigError
 from sfc.run.files import file_hash
-from sfc.run.folder import RunFolder, VariantFolder
-from sfc.settings import load_config
+from sfc.settings.shared import MachineConfig
 
 if TYPE_CHECKING:
+    from sfc.data.config import DataConfig
     from sfc.predict.sources import CamSource, SegmenterSource, Source
-    from sfc.segment.model import Model
+    from sfc.segment.config import PredictConfig
 
 LEAST_TILE, LARGEST_SCALE = 64, 16
 TEXT = "masks of photographs that need no labels: by the segmenter of a run or of a model folder, or by CAMs"
@@ -51,7 +50,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def add_segmenter_options(parser: ArgumentParser) -> None:
     """Which segmenter of a run is meant."""
-    parser.add_argument("--variant", choices=["sfc", "plain"], default="sfc", help="which system of a run")
+    parser.add_argument("--method", type=str, default="", help="which method of a run; default: its last")
     parser.add_argument(
         "--trained-on",
         type=str,
@@ -75,64 +74,34 @@ def predict_command(parser: ArgumentParser, parsed: Namespace) -> int:
     photographs = find_photographs(parsed.images, source.classes, parsed.root, outputs.folder)
     fabric = make_fabric(machine)
     with one_message(fabric):
-        predict(fabric, source, photographs, outputs, machine)
+        predict(fabric, source, photographs, outputs)
     if fabric.is_global_zero:
         print(f"masks of {len(photographs)} photographs: {outputs.folder / 'masks'}")  # noqa: T201
     return 0
 
 
-def _run_of(parsed: Namespace) -> tuple[RunConfig, VariantFolder]:
-    folder = RunFolder(Path(parsed.run))
-    if not folder.config.is_file():
-        raise SFCError(f"{parsed.run}: neither a run folder (config.yaml) nor a model folder (config.json)")
-    return load_config([folder.config]), folder.variant(parsed.variant)
-
-
-def open_model(run: str, variant: str = "sfc", trained_on: str = "") -> Model:
-    """The segmenter of a run folder or model folder.
-
-    Args:
-        run: either folder.
-        variant: `sfc` or `plain`, of a run.
-        trained_on: the masks that it learned from; empty: those of the run's settings.
-
-    Raises:
-        SFCError: the folder is neither, or holds no finished segmenter.
-    """
-    from sfc.segment.model import load, load_run_model
-
-    if (Path(run) / "config.json").is_file():
-        if trained_on or variant != "sfc":
-            raise ConfigError(
-                f"{run} is a model folder, which holds one segmenter: --variant and --trained-on are for runs"
-            )
-        return load(run)
-    config, folder = _run_of(Namespace(run=run, variant=variant))
-    return load_run_model(folder, config, trained_on or config.segmented_masks)
-
-
 def _segmenter(parsed: Namespace, machine: MachineConfig) -> SegmenterSource:
+    from sfc.predict.models import open_model
     from sfc.predict.sources import SegmenterSource
-    from sfc.segment.predict import Predictor
+    from sfc.segment.predict import TILE, Predictor
 
     if parsed.labels:
         raise ConfigError("--labels is for --source cams; a segmenter needs none")
-    model = open_model(parsed.run, parsed.variant, parsed.trained_on)
-    predictor = Predictor(model.net, _overridden(model.predict, parsed), machine.precision)
+    model = open_model(parsed.run, parsed.method, parsed.trained_on)
+    config = _overridden(model.predict, parsed)
+    predictor = Predictor(model.net, config, machine.precision, _tile(parsed) or TILE)
     return SegmenterSource(predictor, model.classes, model.weights_hash(), parsed.crf)
 
 
 def _overridden(config: PredictConfig, parsed: Namespace) -> PredictConfig:
     if parsed.pooling not in ("", "maximum", "mean"):
         raise ConfigError(f"--pooling is maximum or mean, not {parsed.pooling}")
-    config = replace(
+    return replace(
         config,
         scales=_scales(parsed, config.scales),
         mirror=config.mirror if parsed.mirror is None else parsed.mirror,
         pooling=parsed.pooling or config.pooling,
     )
-    tile = _tile(parsed)
-    return replace(config, tile=tile, overlap=min(config.overlap, tile // 8)) if tile else config
 
 
 def _tile(parsed: Namespace) -> int:
@@ -151,30 +120,23 @@ def _scales(parsed: Namespace, default: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _cams(parsed: Namespace, machine: MachineConfig) -> CamSource:
-    from sfc.classify.train import load_classifier
-    from sfc.engine.checkpoint import load_checkpoint
+    from sfc.predict.models import open_classifier
     from sfc.predict.sources import CamSource
+    from sfc.segment.predict import TILE
 
     if parsed.trained_on or parsed.pooling or parsed.mirror is not None:
         raise ConfigError("--trained-on, --pooling and --mirror are for a segmenter; CAMs always have the mirror")
-    if (Path(parsed.run) / "config.json").is_file():
-        raise ConfigError(f"{parsed.run} is a model folder, which has no classifier: --source cams is for runs")
-    config, folder = _run_of(parsed)
-    if parsed.variant == "plain":
-        config = plain_cam(config)
-    path = folder.classify / "checkpoint.pt"
-    classes = tuple(load_checkpoint(path)["fingerprint"]["classes"])
-    net, _ = load_classifier(config.classify, classes, folder.classify)
+    net, classes, config, weights = open_classifier(parsed.run, parsed.method)
     return CamSource(
         net,
         classes,
-        file_hash(path),
+        weights,
         replace(config.localize, scales=_scales(parsed, config.localize.scales)),
         config.refine,
         _labels(Path(parsed.labels), config.data, classes) if parsed.labels else None,
         labels_hash=file_hash(Path(parsed.labels)) if parsed.labels else "",
         crf=parsed.crf,
-        longest=_tile(parsed) or config.predict.tile,
+        longest=_tile(parsed) or TILE,
         precision=machine.precision,
     )
 
@@ -183,6 +145,6 @@ def _labels(table: Path, data: DataConfig, classes: tuple[str, ...]) -> dict[Pat
     """Labels by resolved path of the image, from a table whose paths start from its own folder."""
     from sfc.data.readers.table import read_table
 
-    config = DataConfig(root=str(table.parent), train=table.name, label_separator=data.label_separator)
+    config = replace(data, format="table", root=str(table.parent), train=table.name, classes="", limit=0)
     records = read_table(config, "train", classes=classes).records
     return {record.image.resolve(): record.labels for record in records}

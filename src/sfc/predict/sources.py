@@ -13,14 +13,15 @@ from torch import nn
 
 from sfc.classify.inference import infer_cams
 from sfc.classify.network import SFCNetwork
-from sfc.config import LocalizeConfig, RefineConfig
 from sfc.data.pixels import resize_image
 from sfc.data.records import Record
 from sfc.errors import DataError
+from sfc.localize.config import LocalizeConfig
 from sfc.predict.outputs import Strip
-from sfc.refine.crf.labels import LabelCRF, fused_cam
+from sfc.refine.crf.labels import LabelCRF
+from sfc.refine.refiner import Maps, RefineConfig
 from sfc.segment.predict import Predictor
-from sfc.settings import plain_values
+from sfc.settings.read import plain_values
 
 
 class Source(Protocol):
@@ -81,7 +82,7 @@ class SegmenterSource:
 
     def origin(self) -> dict[str, Any]:
         """Weights and prediction settings."""
-        settings = plain_values(asdict(self._predictor.config))
+        settings = {**plain_values(asdict(self._predictor.config)), "tile": self._predictor.tile}
         del settings["ways"]
         if not self.crf:
             settings["crf"] = None
@@ -101,7 +102,7 @@ class CamSource:
         net: the classifier.
         classes: its foreground classes.
         weights: identifies its weights.
-        localize: scales, and the threshold of predicted labels.
+        localize: scales.
         refine: λ of W + λP, and the dense CRF.
         labels: indices of the classes that each photograph shows, by resolved path; None: the classifier says.
         labels_hash: identifies the table that they are from.
@@ -145,8 +146,8 @@ class CamSource:
             "weights": self._weights,
             "settings": {
                 "scales": list(self._localize.scales),
-                "fusion_lambda": self._refine.seeds.fusion_lambda,
-                "labels": self._labels_hash or f"predicted from {self._localize.threshold:g}",
+                "fusion_lambda": self._refine.label_lambda,
+                "labels": self._labels_hash or "predicted",
                 "crf": refine["crf"] if self.crf else None,
                 "longest": self._longest,
             },
@@ -166,10 +167,9 @@ class CamSource:
             small,
             self._label(record),
             self._localize.scales,
-            threshold=self._localize.threshold,
             precision=self._precision,
         )
-        labels = fused_cam(weight, prototype, self._refine.seeds.fusion_lambda).argmax(axis=0)
+        labels = Maps(keys, weight, prototype).fused(self._refine.label_lambda).argmax(axis=0)
         if self.crf:
             labels = LabelCRF(small, len(keys), self._refine.crf)(labels)
         rows, columns = (

@@ -12,21 +12,21 @@ from pathlib import Path
 from filelock import FileLock
 from lightning_fabric import Fabric
 
-from sfc.config import MachineConfig
 from sfc.data.images import read_image
 from sfc.data.records import DataSet, Record
-from sfc.engine.image_work import claim, on_device, unfinished, work_through
+from sfc.engine.image_work import unfinished, work_through
+from sfc.engine.processes import prepared_for_inference
 from sfc.errors import ConfigError, DataError, SFCError
 from sfc.kernels.compiling import compile_once
 from sfc.predict.folder import CLASSES_FILE, IMAGES_FILE, read_images
 from sfc.predict.outputs import Outputs
 from sfc.predict.sources import Source
 from sfc.refine.crf.dense import compile_kernels
-from sfc.run.files import atomic_write
-from sfc.segment.predict import PREDICT_DEFAULTS
+from sfc.run.files import atomic_write, write_json
+from sfc.run.origin import require_file
 
 
-def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outputs, machine: MachineConfig) -> None:
+def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outputs) -> None:
     """Writes what is wanted of every photograph that lacks it; processes share the list by rank.
 
     A photograph at fault does not stop the others.
@@ -36,7 +36,6 @@ def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outpu
         source: where masks come from; its network is moved to the device.
         photographs: which.
         outputs: which files, and where.
-        machine: layout.
 
     Raises:
         ConfigError: probabilities are wanted of a source that has none, or the folder holds predictions of other
@@ -46,14 +45,17 @@ def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outpu
     """
     if outputs.probabilities and not source.has_probabilities:
         raise ConfigError("probabilities are to be written, but CAMs are none; only a segmenter has them")
-    defaults = {"settings": PREDICT_DEFAULTS} if source.has_probabilities else {}
     origin = {"classes": list(source.classes), **source.origin()}
-    claim(fabric, outputs.folder / CLASSES_FILE, origin, defaults)
+    is_there = require_file(outputs.folder / CLASSES_FILE, origin)
+    fabric.barrier()  # nobody writes before everybody has looked
+    if not is_there and fabric.is_global_zero:
+        write_json(outputs.folder / CLASSES_FILE, origin)
+    fabric.barrier()
     _enter(outputs.folder / IMAGES_FILE, photographs)
     if source.crf:
         compile_once(fabric, compile_kernels)
     todo = unfinished(fabric, photographs.records, lambda record: outputs.finished(record.id, record.image))
-    on_device(fabric, source.net, machine)
+    prepared_for_inference(fabric, source.net)
 
     def work(record: Record) -> None:
         image = read_image(record.image)

@@ -14,7 +14,7 @@ import numpy as np
 
 from sfc.data.groups import class_groups
 from sfc.data.records import DataSet
-from sfc.evaluate.scores import Scores
+from sfc.evaluate.scores import Scores, fused_name
 from sfc.pictures.style import run_colour, save
 from sfc.report.examples import Gallery, Source, choose_examples, load_example
 from sfc.report.grid import examples_figure
@@ -117,7 +117,7 @@ def _examples_picture(
     if not chosen:
         return None
     examples = [load_example(record, shown, sources) for record, shown in chosen]
-    fused = [f"W + {source.fusion_lambda:g} P".replace("+ 1 P", "+ P") for source in sources]
+    fused = [fused_name(source.fusion_lambda) for source in sources]
     maps = [source.what or sum_ for source, sum_ in zip(sources, fused, strict=True)]
     runs = [
         f"{source.name} · {f'{source.method}, ' if source.masks else ''}{what}"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+CHECKPOINT = "checkpoint.pt"
+
 
 @dataclass(frozen=True)
-class VariantFolder:
-    """One trained system of a run: SFC itself, or the plain-CAM baseline beside it."""
+class SystemFolder:
+    """One trained system of a run: a method's classifier and all that is made with it."""
 
     root: Path
 
@@ -30,23 +32,23 @@ class VariantFolder:
         """The relation network: checkpoint.pt, log.csv, TensorBoard events."""
         return self.root / "relation"
 
-    def segmenter(self, masks: str) -> Path:
+    def segmenter(self, source: str) -> Path:
         """The segmenter trained on masks of a method, or on `truth`: checkpoint.pt, log.csv, TensorBoard events."""
-        return self.root / "segmenter" / masks
+        return self.root / "segmenter" / source
 
-    def predictions(self, masks: str, split: str, way: str) -> Path:
+    def predictions(self, source: str, split: str, way: str) -> Path:
         """That segmenter's masks of a split, predicted in one way (`PredictConfig.ways`), a palette PNG each."""
-        return self.root / "predictions" / masks / split / way
+        return self.root / "predictions" / source / split / way
 
     @property
     def scores(self) -> Path:
-        """JSON with every score of this variant."""
+        """JSON with every score of this system."""
         return self.root / "scores.json"
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run: settings, manifest, one folder a variant, report."""
+    """A run: settings, manifest, one folder a method, report."""
 
     root: Path
 
@@ -57,19 +59,19 @@ class RunFolder:
 
     @property
     def manifest(self) -> Path:
-        """What made this run: versions, commit, command, data."""
+        """What made this run: format of the folder, versions, commit, command."""
         return self.root / "manifest.json"
 
     @property
-    def synthetic_data(self) -> Path:
-        """Where the built-in benchmark is written."""
-        return self.root / "synthetic"
+    def own_data(self) -> Path:
+        """Data that a reader makes itself: the built-in benchmark."""
+        return self.root / "data"
 
     @property
     def report(self) -> Path:
         """Page and pictures."""
         return self.root / "report"
 
-    def variant(self, name: str) -> VariantFolder:
-        """The folder of `sfc` or `plain`."""
-        return VariantFolder(self.root / name)
+    def system(self, method: str) -> SystemFolder:
+        """The folder of a method."""
+        return SystemFolder(self.root / method)

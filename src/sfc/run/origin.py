@@ -1,73 +1,25 @@
-"""What may not change within a run folder once work in it has begun."""
+"""What files were made from: a note beside them, and the refusal to go on with files of another origin."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sfc.config import RunConfig
 from sfc.errors import ConfigError
-from sfc.run.folder import RunFolder
-from sfc.settings import plain_values, read_plain
+from sfc.run.files import write_json
 
-FREE = {
-    "data": ("root", "val", "train_masks", "head_share", "tail_share"),
-    "classify.training": ("checkpoint_every", "picture_every"),
-}
-"""Settings that may change within a run: a data set may move, and be scored in other ways."""
+NOTE = "origin.json"
 
 
-def require_same_run(config: RunConfig, folder: RunFolder) -> None:
-    """Refuses settings other than those of the work in a run folder, before anything in it is touched.
-
-    Each stage checks its own input too; this comes before the synthetic set or the saved settings are replaced.
-
-    Raises:
-        ConfigError: names every setting that differs.
-    """
-    roots = [folder.variant(name) for name in ("plain", "sfc")]
-    sections = ["data", "classify"] if any((root.classify / "checkpoint.pt").exists() for root in roots) else []
-    if any((root.cams(split) / "cams.json").exists() for root in roots for split in ("train", "val")):
-        sections.append("localize")
-    if sections and folder.config.is_file():
-        old, new = (_binding(values, sections) for values in (read_plain(folder.config), plain_values(asdict(config))))
-        require_same(folder.config, old, new)
-
-
-def _binding(settings: Mapping[str, Any], sections: Sequence[str]) -> dict[str, Any]:
-    """The settings of some sections that may not change within a run."""
-
-    def kept(name: str, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        free = FREE.get(name, ())
-        return {key: kept(f"{name}.{key}", value) for key, value in values.items() if key not in free}
-
-    return {name: kept(name, settings.get(name)) for name in sections}
-
-
-def differences(old: Any, new: Any, defaults: Any = None, name: str = "") -> list[str]:
-    """Names and values of the settings that differ between two nested mappings.
-
-    Args:
-        old: of earlier work.
-        new: of this.
-        defaults: nested like them; what `old` lacks and `new` has at its default is no difference, since a setting
-            that a new version brings computes at its default what earlier versions did.
-        name: of the section, for the messages.
-    """
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """Names and values of the settings that differ between two nested mappings."""
     if not isinstance(old, Mapping) or not isinstance(new, Mapping):
         return [] if old == new else [f"{name} was {old!r} and is {new!r}"]
-    known = defaults if isinstance(defaults, Mapping) else {}
-    found = []
-    for key in (*old, *(key for key in new if key not in old)):
-        if key in old or key not in known or new[key] != known[key]:
-            path = f"{name}.{key}" if name else key
-            found += differences(old.get(key), new.get(key), known.get(key), path)
-    return found
+    keys = (*old, *(key for key in new if key not in old))
+    return [line for key in keys for line in differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)]
 
 
 def require_same(
@@ -75,26 +27,20 @@ def require_same(
     old: Mapping[str, Any],
     new: Mapping[str, Any],
     *,
-    defaults: Mapping[str, Any] | None = None,
     advice: str = "Choose another run folder, or delete this one to begin again",
 ) -> None:
     """Refuses to go on with work that was begun with other settings.
 
     Args:
-        path: what holds that work, or says what it was made from.
+        path: what holds that work.
         old: its settings.
         new: the settings of now.
-        defaults: see `differences`; those of a whole run where none are given.
         advice: what to do about it.
 
     Raises:
         ConfigError: names the file and every setting that differs.
     """
-    if defaults is None:
-        settings = plain_values(asdict(RunConfig()))
-        # Sections of refinement stand on their own in what its files were made from.
-        defaults = {**settings, **settings["refine"]}
-    changed = differences(old, new, defaults)
+    changed = differences(old, new)
     if changed:
         raise ConfigError(
             f"{path} was begun with other settings: {'; '.join(changed[:5])}"
@@ -102,23 +48,62 @@ def require_same(
         )
 
 
-def require_origin(path: Path, expected: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> bool:
-    """Refuses to go on with files that were made from something else; False if nothing was made yet.
+def require_inputs(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuses to go on with files that were made from others than there are now.
 
-    Args:
-        path: JSON file beside those files that says what they were made from.
-        expected: what they should have been made from, plain values.
-        defaults: see `require_same`.
+    Raises:
+        ConfigError: names the folder and what changed.
+    """
+    changed = [name for name in (*new, *(name for name in old if name not in new)) if old.get(name) != new.get(name)]
+    if changed:
+        raise ConfigError(
+            f"{path} was made from other {' and '.join(changed)} than there are now: delete it to make it again, or "
+            "choose another run folder"
+        )
+
+
+def read_note(folder: Path) -> dict[str, Any] | None:
+    """The note in a folder; None where nothing was made yet.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    path = folder / NOTE
+    if not path.exists():
+        return None
+    note = _read(path)
+    if not all(isinstance(note.get(key), dict) for key in ("settings", "inputs")):
+        raise ConfigError(f"{path}: damaged; delete {folder} and make its files again")
+    return note
+
+
+def require_file(path: Path, expected: Mapping[str, Any]) -> bool:
+    """Refuses to go on with files that a JSON file says were made from something else; False if there is none.
 
     Raises:
         ConfigError: names what differs, or the file is damaged.
     """
     if not path.exists():
         return False
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: damaged; delete {path.parent} and make its files again") from error
     advice = f"Choose another folder, or delete {path.parent} to make its files again"
-    require_same(path, found, expected, defaults=defaults, advice=advice)
+    require_same(path, _read(path), expected, advice=advice)
     return True
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: damaged; delete {path.parent} and make its files again") from error
+    return content if isinstance(content, dict) else {}
+
+
+def write_note(folder: Path, note: Mapping[str, Any]) -> None:
+    """Writes the note of a folder, atomically."""
+    write_json(folder / NOTE, dict(note))
+
+
+def note_digest(note: Mapping[str, Any]) -> str:
+    """Identifies what a note says its files were made from, in hexadecimal."""
+    content = json.dumps([note["settings"], note["inputs"]], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -3,13 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
+from sfc.errors import ConfigError
 from sfc.networks.backbone import Backbone
-from sfc.segment.segmenter import Segmenter
+from sfc.segment.segmenter import FROM_CLASSIFIER, Segmenter, SegmenterConfig
+from sfc.settings.limits import Limits
+from sfc.settings.shared import NONE, weight_options
 
-DEEPLAB_V2 = "deeplab_v2"
+OUTPUT_STRIDE = 8
+"""Of the backbone, as published."""
+
+
+@dataclass(frozen=True)
+class DeepLabV2Settings:
+    """DeepLab-v2.
+
+    Args:
+        atrous_rates: dilations of the pyramid, in cells of the backbone's last stage.
+    """
+
+    atrous_rates: Annotated[tuple[int, ...], Limits(1)] = (6, 12, 18, 24)
+
+
+class DeepLabV2Architecture:
+    """Builds DeepLab-v2 on any backbone."""
+
+    settings = DeepLabV2Settings
+
+    def build(
+        self, config: SegmenterConfig, num_classes: int, classifier: Backbone | None, *, blank: bool
+    ) -> Segmenter:
+        """See `Architecture`."""
+        settings: DeepLabV2Settings = config.deeplab_v2  # type: ignore[attr-defined]
+        if config.backbone == FROM_CLASSIFIER:
+            if classifier is None:
+                raise ConfigError("segment.network.backbone is 'classifier', but no classifier's backbone is given")
+            backbone = _atrous(classifier.name, classifier.frozen_norm)
+            backbone.load_state_dict(classifier.state_dict())
+        else:
+            options = {} if blank else weight_options(config.weights)
+            backbone = _atrous(config.backbone, config.weights != NONE, **options)
+        return DeepLabV2(backbone, num_classes, settings.atrous_rates, backbone.frozen_norm)
+
+
+def _atrous(name: str, frozen_norm: bool, **weights: Any) -> Backbone:
+    return Backbone(name, output_stride=OUTPUT_STRIDE, dilated=True, frozen_norm=frozen_norm, trained_from=0, **weights)
 
 
 class DeepLabV2(Segmenter):

@@ -13,13 +13,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sfc.config import SegmenterConfig
 from sfc.engine.checkpoint import read_state
 from sfc.errors import CheckpointError, ConfigError
+from sfc.networks.backbone import Backbone
 from sfc.networks.timm_models import FAILURES, cached_or_fetched, flat_name, sentence
-from sfc.segment.segmenter import FROM_CLASSIFIER, Segmenter
+from sfc.segment.segmenter import FROM_CLASSIFIER, Segmenter, SegmenterConfig
+from sfc.settings.shared import NONE, PUBLISHED
 
-PUBLISHED = "imagenet"
+IMAGENET = "imagenet"
+OUTPUT_STRIDE = 8
+"""Of encoders whose architecture leaves a choice, as for DeepLab-v2."""
 MULTIPLES = (1, 32, 64, 128)
 """What image sizes may have to be a multiple of."""
 
@@ -30,6 +33,7 @@ class LibrarySegmenter(Segmenter):
     Args:
         config: settings.
         num_classes: background included.
+        blank: the weights will be loaded; nothing is fetched.
 
     Attributes:
         multiple: what image sizes are padded to a multiple of, with zeros at the right and bottom.
@@ -39,15 +43,16 @@ class LibrarySegmenter(Segmenter):
         CheckpointError: the encoder's weights are missing or do not fit.
     """
 
-    def __init__(self, config: SegmenterConfig, num_classes: int) -> None:
-        super().__init__(config.frozen_norm)
+    def __init__(self, config: SegmenterConfig, num_classes: int, blank: bool = False) -> None:
+        super().__init__(config.weights != NONE)
         if config.backbone == FROM_CLASSIFIER:
             raise ConfigError("segment.network.backbone: only deeplab_v2 can start from the classifier's backbone")
         self.model = _blank(config, num_classes)
-        if config.weights:
-            load_encoder(self.encoder, Path(config.weights), config.backbone)
-        elif config.pretrained:
+        start = NONE if blank else config.weights
+        if start == PUBLISHED:
             self.model = _published(config, num_classes)
+        elif start != NONE:
+            load_encoder(self.encoder, Path(start), config.backbone)
         self.stride = 1
         self.multiple = self._find_multiple(config)
         self.freeze_norms()
@@ -83,6 +88,19 @@ class LibrarySegmenter(Segmenter):
         return tuple(logits.shape[2:]) == (height, width)
 
 
+class LibraryArchitecture:
+    """Builds any architecture of the library."""
+
+    settings = None
+
+    def build(
+        self, config: SegmenterConfig, num_classes: int, classifier: Backbone | None, *, blank: bool
+    ) -> Segmenter:
+        """See `Architecture`."""
+        del classifier  # its features are of another layout than the library's encoders give
+        return LibrarySegmenter(config, num_classes, blank)
+
+
 def _named(config: SegmenterConfig) -> str:
     return f"segment.network: {config.architecture} with {config.backbone}"
 
@@ -95,12 +113,12 @@ def _create(config: SegmenterConfig, num_classes: int, published: bool = False) 
         raise ConfigError(f"segment.network.architecture: '{config.architecture}' is none of deeplab_v2, {known}")
     options: dict[str, Any] = {}
     if "encoder_output_stride" in signature(architecture).parameters:
-        options["encoder_output_stride"] = config.output_stride
+        options["encoder_output_stride"] = OUTPUT_STRIDE
     if architecture is smp.DPT:
         options["dynamic_img_size"] = True
     weights: str | bool | None = None
     if published:
-        weights = True if config.backbone.startswith("tu-") else PUBLISHED
+        weights = True if config.backbone.startswith("tu-") else IMAGENET
     model: nn.Module = smp.create_model(config.architecture, config.backbone, weights, classes=num_classes, **options)
     return model
 
@@ -118,11 +136,9 @@ def _published(config: SegmenterConfig, num_classes: int) -> nn.Module:
     wanted = f"the weights of {name.removeprefix('tu-')} from timm's hub"
     if not name.startswith("tu-"):
         settings = smp.encoders.encoders[name]["pretrained_settings"]
-        if PUBLISHED not in settings:
-            raise CheckpointError(
-                f"{name}: the library publishes no ImageNet weights of it (segment.network.pretrained)"
-            )
-        wanted = f"model.safetensors of {settings[PUBLISHED]['repo_id']} from the hub"
+        if IMAGENET not in settings:
+            raise CheckpointError(f"{name}: the library publishes no ImageNet weights of it (segment.network.weights)")
+        wanted = f"model.safetensors of {settings[IMAGENET]['repo_id']} from the hub"
     return cached_or_fetched(lambda: _create(config, num_classes, published=True), name, wanted)
 
 

@@ -12,29 +12,25 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from sfc.config import PredictConfig, RunConfig, SegmenterConfig
-from sfc.config.predict import Way
 from sfc.data.class_list import BACKGROUND
 from sfc.data.pixels import IMAGE_MEAN, IMAGE_STD
-from sfc.engine.checkpoint import load_checkpoint
 from sfc.errors import CheckpointError, ConfigError, SFCError
-from sfc.networks.backbone import Backbone
-from sfc.run.files import atomic_write, file_hash, write_json
-from sfc.run.folder import RunFolder, VariantFolder
+from sfc.run.files import atomic_write, write_json
+from sfc.run.folder import RunFolder
+from sfc.segment.config import ModelConfig, PredictConfig, Way
 from sfc.segment.deeplab import DeepLabV2
 from sfc.segment.networks import build_segmenter
 from sfc.segment.predict import Predictor
-from sfc.segment.segmenter import FROM_CLASSIFIER, Segmenter
-from sfc.segment.train import load_segmenter
-from sfc.settings import add_settings, plain_values, settings_of
+from sfc.segment.segmenter import Segmenter, SegmenterConfig
+from sfc.settings.read import load_settings
+from sfc.settings.shared import NONE, PUBLISHED
 
-FORMAT = 1
+FORMAT = 2
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PREPROCESSING = {
     "colours": "RGB",
@@ -97,43 +93,6 @@ class Model:
         return digest.hexdigest()
 
 
-def load_run_model(folder: VariantFolder, config: RunConfig, source: str) -> Model:
-    """The segmenter of a finished run; its data set is not needed.
-
-    Args:
-        folder: of the variant.
-        config: settings of the run.
-        source: the masks that it learned from: a method of refinement, or `truth`.
-
-    Raises:
-        CheckpointError: there is none, it is damaged, or its training is not finished.
-        ConfigError: it was trained with other settings.
-    """
-    path = folder.segmenter(source) / "checkpoint.pt"
-    saved = load_checkpoint(path)
-    fingerprint = saved.get("fingerprint", {})
-    if "segment" not in fingerprint:
-        raise CheckpointError(f"{path}: not the checkpoint of a segmenter")
-    classes = tuple(fingerprint["classes"])
-    segment = replace(config.segment, masks="truth" if source == "truth" else "pseudo")
-    network, classifier = replace(segment.network, pretrained=False, weights=""), None
-    if network.backbone == FROM_CLASSIFIER:
-        network = replace(network, backbone=config.classify.network.backbone)
-        classifier = Backbone(network.backbone, frozen_norm=network.frozen_norm, trained_from=0)
-    net = load_segmenter(segment, classes, folder.segmenter(source), classifier)
-    # Names, not paths: a model travels, and whose folders it was made in is nobody's business.
-    data = replace(config.data, root=Path(config.data.root).resolve().name)
-    provenance = {
-        "data": {"settings": asdict(data), "input_hash": fingerprint["data"]},
-        "masks": source,
-        "origin": fingerprint["origin"],
-        "checkpoint": file_hash(path),
-        "steps": saved["steps"],
-        "versions": saved.get("versions"),
-    }
-    return Model(net, classes, network, config.predict, plain_values(provenance))
-
-
 def save_model(model: Model, folder: Path) -> None:
     """Writes `model.safetensors` and `config.json`; the same bytes for the same model.
 
@@ -152,13 +111,18 @@ def save_model(model: Model, folder: Path) -> None:
     content = {
         "format": FORMAT,
         "classes": [BACKGROUND, *model.classes],
-        "network": asdict(replace(model.network, pretrained=False, weights="")),
+        "network": asdict(_portable(model.network)),
         "preprocessing": PREPROCESSING,
         "sizes": _sizes(model.net),
         "predict": asdict(model.predict),
         "provenance": model.provenance,
     }
     write_json(folder / CONFIG, content)
+
+
+def _portable(network: SegmenterConfig) -> SegmenterConfig:
+    """Names, not paths: a model travels, and whose folders it was made in is nobody's business."""
+    return replace(network, weights=NONE if network.weights == NONE else PUBLISHED)
 
 
 def _format(path: Path) -> Any:
@@ -191,17 +155,16 @@ def load(folder: str | Path) -> Model:
     if content.get("preprocessing") != PREPROCESSING:
         raise ConfigError(f"{path}: this version of sfc prepares images otherwise than 'preprocessing' says")
     settings = _settings(path, content)
-    network = replace(settings.segment.network, pretrained=False, weights="")
     with torch.random.fork_rng(devices=[]):
         try:
-            net = build_segmenter(network, len(classes) + 1).eval()
+            net = build_segmenter(settings.network, len(classes) + 1, blank=True).eval()
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
     _load_weights(net, folder / WEIGHTS)
     provenance = content.get("provenance")
     if not isinstance(provenance, dict):
         raise ConfigError(f"{path}: 'provenance' must be a section of names and values")
-    return Model(net, classes, network, settings.predict, provenance)
+    return Model(net, classes, settings.network, settings.predict, provenance)
 
 
 def _read_json(path: Path, kind: type[CheckpointError | ConfigError]) -> dict[str, Any]:
@@ -222,18 +185,15 @@ def _classes(path: Path, names: Any) -> tuple[str, ...]:
     return tuple(names[1:])
 
 
-def _settings(path: Path, content: Mapping[str, Any]) -> RunConfig:
-    """Settings whose network and prediction are those of a model folder, as strictly read as a recipe's."""
+def _settings(path: Path, content: Mapping[str, Any]) -> ModelConfig:
+    """The settings of a model folder, as strictly read as a recipe's."""
     for name in ("network", "predict"):
         if not isinstance(content.get(name), dict):
             raise ConfigError(f"{path}: '{name}' is missing or no section of settings")
-    parser = ArgumentParser(exit_on_error=False)
-    add_settings(parser)
     try:
-        parsed = parser.parse_object({"segment": {"network": content["network"]}, "predict": content["predict"]})
-        return settings_of(parser, parsed)
-    except Exception as error:  # jsonargparse raises its own and argparse's errors
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+        return load_settings(ModelConfig, (), {name: content[name] for name in ("network", "predict")})
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _load_weights(net: Segmenter, path: Path) -> None:

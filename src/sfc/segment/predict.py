@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from sfc.config import MachineConfig, PredictConfig
-from sfc.config.predict import Way
 from sfc.data.images import image_size, mask_path, read_image, write_mask
 from sfc.data.records import DataSet, Record
-from sfc.engine.image_work import claim, on_device, unfinished, work_through
+from sfc.engine.image_work import unfinished, work_through
+from sfc.engine.processes import prepared_for_inference
 from sfc.errors import DataError
 from sfc.kernels.compiling import compile_once
 from sfc.refine.crf.dense import compile_kernels
+from sfc.segment.config import PredictConfig, Way
 from sfc.segment.probabilities import ImageLogits, smoothed
 from sfc.segment.segmenter import Segmenter
 from sfc.segment.tiles import in_strips
-from sfc.settings import plain_values
 
-ORIGIN = "masks.json"
-"""Says in a folder of masks what they were made from."""
-
-PREDICT_DEFAULTS = plain_values(asdict(PredictConfig()))
-"""For work that an earlier version noted down without today's settings."""
+TILE = 1024
+"""Images that are higher or wider are predicted in tiles of at most this side."""
 
 Strip = tuple[int, dict[Way, NDArray[np.float32]]]
 
@@ -38,16 +32,14 @@ class Predictor:
 
     Args:
         net: in evaluation mode.
-        config: scales, CRF, tiles.
+        config: scales and CRF.
         precision: `fp32` or `bf16`.
-
-    Raises:
-        ConfigError: tiles overlap by half or more.
+        tile: side of the tiles of large images; neighbours share an eighth of it at least, where one fades into the
+            other.
     """
 
-    def __init__(self, net: Segmenter, config: PredictConfig, precision: str = "fp32") -> None:
-        config.require_tiles()
-        self.net, self.config, self.precision = net, config, precision
+    def __init__(self, net: Segmenter, config: PredictConfig, precision: str = "fp32", tile: int = TILE) -> None:
+        self.net, self.config, self.precision, self.tile = net, config, precision, tile
 
     def strips(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> Iterator[Strip]:
         """Probabilities of the image's rows, from top to bottom; an image of one tile is one strip.
@@ -65,13 +57,13 @@ class Predictor:
             return np.concatenate(list(self._ways(tile, ways)))
 
         height, width = image.shape[:2]
-        for top, joined in in_strips((height, width), self.config.tile, self.config.overlap, predict):
+        for top, joined in in_strips((height, width), self.tile, self.tile // 8, predict):
             yield top, dict(zip(ways, np.split(joined, len(ways)), strict=True))
 
     def needs_tiles(self, record: Record) -> bool:
         """Whether an image is of several tiles; False for one that cannot be read."""
         try:
-            return max(image_size(record.image)) > self.config.tile
+            return max(image_size(record.image)) > self.tile
         except DataError:
             return False
 
@@ -101,13 +93,7 @@ class Predictor:
 
 
 def predict_masks(
-    fabric: Fabric,
-    predictor: Predictor,
-    dataset: DataSet,
-    folders: Mapping[Way, Path],
-    machine: MachineConfig,
-    origins: Mapping[Way, Mapping[str, Any]],
-    title: str,
+    fabric: Fabric, predictor: Predictor, dataset: DataSet, folders: Mapping[Way, Path], title: str
 ) -> None:
     """Writes the masks of every image that lacks one; processes share the list by rank.
 
@@ -117,17 +103,12 @@ def predict_masks(
         fabric: devices and processes.
         predictor: its network is moved to the device.
         dataset: the images; neither labels nor masks are looked at.
-        folders: where each way's masks go, a palette PNG for each image id, and a note of what they were made from.
-        machine: layout.
-        origins: plain values that say which weights and settings these are; masks of others are refused.
+        folders: where each way's masks go, a palette PNG for each image id.
         title: shown beside the progress bar.
 
     Raises:
-        ConfigError: a folder holds masks made by other weights or settings.
         SFCError: some images were at fault, and all others are done.
     """
-    for way, folder in folders.items():
-        claim(fabric, folder / ORIGIN, origins[way], PREDICT_DEFAULTS)
     if any(way.endswith("+crf") for way in folders):
         compile_once(fabric, compile_kernels)
 
@@ -140,7 +121,7 @@ def predict_masks(
             write_mask(mask_path(folders[way], record.id), mask)
 
     todo = unfinished(fabric, dataset.records, lambda record: not missing(record))
-    on_device(fabric, predictor.net, machine)
+    prepared_for_inference(fabric, predictor.net)
     where = next(iter(folders.values())).parent
     finished = f"the masks of all other images are in {where}"
     work_through(fabric, todo, work, title, finished, predictor.needs_tiles)

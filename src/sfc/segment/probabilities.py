@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sfc.config import CRFConfig
 from sfc.data.pixels import normalise
+from sfc.refine.crf.config import CRFConfig
 from sfc.refine.crf.dense import dense_crf
 from sfc.segment.loss import at_scale, with_maximum
 from sfc.segment.segmenter import Segmenter
@@ -104,6 +104,5 @@ def smoothed(image: NDArray[np.uint8], probabilities: NDArray[np.float32], confi
         probabilities=probabilities[kept],
         gaussian=config.gaussian,
         bilateral=config.bilateral,
-        iterations=config.iterations,
     )
     return marginals

@@ -1,12 +1,55 @@
-"""What every segmentation network is to training and prediction: image in, class logits out."""
+"""What every segmentation network is to training and prediction, and how one is described and built."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 from torch import nn
 
-from sfc.networks.backbone import BATCH_NORMS
+from sfc.networks.backbone import BATCH_NORMS, Backbone
+from sfc.settings.parts import Part
 
 FROM_CLASSIFIER = "classifier"
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """The segmentation network. Defaults: DeepLab-v2 as published.
+
+    Args:
+        architecture: `deeplab_v2`, or the name of an architecture of segmentation-models-pytorch, such as `Unet`.
+        backbone: for `deeplab_v2` any timm model with stage features, `compact` (small images from scratch), or
+            `classifier`: the trained classifier's, weights included; for other architectures an encoder of
+            segmentation-models-pytorch, such as `resnet50`, or `tu-` and the name of a timm model.
+        weights: what the backbone starts from: `published` (ImageNet), `none`, or a file; `classifier` needs none. Its
+            batch norms neither learn nor update their statistics where there are weights.
+    """
+
+    architecture: str = "deeplab_v2"
+    backbone: str = "resnet101.tv_in1k"
+    weights: str = "published"
+
+
+class Architecture(Part, Protocol):
+    """Builds segmentation networks of one kind."""
+
+    def build(
+        self, config: SegmenterConfig, num_classes: int, classifier: Backbone | None, *, blank: bool
+    ) -> Segmenter:
+        """A network for training or, `blank`, one whose weights will be loaded: nothing is fetched for it.
+
+        Args:
+            config: the section of settings, with those of this architecture in it.
+            num_classes: channels of the logits, background included.
+            classifier: the trained classifier's backbone, for `backbone: classifier`; its weights are copied.
+            blank: leave the weights as they are drawn.
+
+        Raises:
+            ConfigError: the backbone is unknown or does not fit, or the classifier's is asked for but not given.
+            CheckpointError: the weights are missing or do not fit.
+        """
+        ...
 
 
 class Segmenter(nn.Module):

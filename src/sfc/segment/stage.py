@@ -2,137 +2,144 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-from lightning_fabric import Fabric
-
-from sfc.config import MachineConfig, PredictConfig, SegmentConfig
-from sfc.config.predict import Way
 from sfc.data.images import mask_path
-from sfc.data.labelled_set import LabelSource, PngLabels, true_labels
-from sfc.data.records import DataSet
-from sfc.errors import ConfigError, DataError
-from sfc.networks.backbone import Backbone
-from sfc.run.files import file_hash
-from sfc.run.folder import VariantFolder
-from sfc.run.origin import require_origin
-from sfc.segment.predict import ORIGIN, PREDICT_DEFAULTS, Predictor, predict_masks
-from sfc.segment.train import load_segmenter, train_segmenter
-from sfc.settings import plain_values
+from sfc.data.records import input_hash
+from sfc.engine.stage import Artifact, Job, Stage, claim, each_missing, finish_training
+from sfc.errors import ConfigError
+from sfc.settings.read import plain_values
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sfc.data.labelled_set import LabelSource
+    from sfc.data.records import DataSet
+    from sfc.segment.config import Way
+
+TRUTH = "truth"
+FROM_CLASSIFIER = "classifier"
 
 
-@dataclass(frozen=True)
-class Segmentation:
-    """What one variant's segmenter works with.
-
-    Args:
-        name: of the variant, for the progress bars.
-        config: settings of the stage.
-        predict: how validation images are predicted.
-        machine: precision, layout, workers.
-        train: the training images.
-        truth: those that have ground-truth masks, for `masks: truth`; None where none has.
-        source: the masks that the segmenter learns from (`RunConfig.segmented_masks`): a method's, or `truth`.
-        folder: of the variant; pseudo masks are read, segmenter and predictions written.
-        origin: what pseudo masks and classifier were made from, plain values.
-        classifier: the trained classifier's backbone, for `network.backbone: classifier`.
-    """
-
-    name: str
-    config: SegmentConfig
-    predict: PredictConfig
-    machine: MachineConfig
-    train: DataSet
-    truth: DataSet | None
-    source: str
-    folder: VariantFolder
-    origin: Mapping[str, Any]
-    classifier: Backbone
-
-    def predictions(self, split: str) -> dict[Way, Path]:
-        """Where its masks of a split are, for each way of the settings."""
-        return {way: self.folder.predictions(self.source, split, way) for way in self.predict.ways}
-
-    def origins(self) -> dict[Way, dict[str, Any]]:
-        """What its masks are made from, plain values, for each way of the settings."""
-        weights = file_hash(self.folder.segmenter(self.source) / "checkpoint.pt")
-        settings = plain_values(asdict(self.predict))
-
-        def origin(way: Way) -> dict[str, Any]:
-            names = ["tile", "overlap"]
-            if way.startswith("multi"):
-                names += ["scales", "mirror", "pooling"]
-            if way.endswith("+crf"):
-                names.append("crf")
-            return {"segmenter": weights, **{name: settings[name] for name in names}}
-
-        return {way: origin(way) for way in self.predict.ways}
+def source_of(config: Any) -> str:
+    """The masks that the segmenter of a run learns from: those of a method of refinement, or `truth`."""
+    return TRUTH if config.segment.masks == TRUTH else str(config.refine.method)
 
 
-def segment(fabric: Fabric, job: Segmentation, val: DataSet | None) -> None:
-    """Trains the segmenter, or goes on; then writes its masks of the validation images.
+def segmenter_name(source: str) -> str:
+    """The artifact that holds the segmenter trained on some masks."""
+    return f"segmenter/{source}"
 
-    Args:
-        fabric: devices and processes.
-        job: what to do.
-        val: the validation images.
 
-    Raises:
-        ConfigError: there is no ground truth to learn from, or what is there was made from something else.
-        DataError: pseudo masks are missing.
-        CheckpointError, SFCError: see `train_segmenter` and `predict_masks`.
-    """
-    dataset, labels = _material(job)
-    folder = job.folder.segmenter(job.source)
-    train_segmenter(
-        fabric,
-        job.config,
-        job.machine,
-        dataset,
-        labels,
-        folder,
-        classifier=job.classifier,
-        origin=job.origin,
-        title=f"{job.name}: segmenter",
+def predictions_name(source: str, way: str) -> str:
+    """The artifact that holds a segmenter's masks of the validation images, predicted in one way."""
+    return f"predictions/{source}/val/{way}"
+
+
+def _artifacts(job: Job) -> list[Artifact]:
+    source = source_of(job.config)
+    return [_segmenter(job, source), *(_predictions(job, source, way) for way in job.config.predict.ways)]
+
+
+def _segmenter(job: Job, source: str) -> Artifact:
+    config = job.config
+    from_classifier = config.segment.network.backbone == FROM_CLASSIFIER
+    inputs = [*([] if source == TRUTH else [f"masks/{source}"]), *(["classify"] if from_classifier else [])]
+
+    def facts() -> dict[str, Any]:
+        return {} if source != TRUTH else {"images with masks": input_hash(_truth(job))}
+
+    settings = {"segment": plain_values(asdict(config.segment)), "seed": config.seed}
+    return Artifact(
+        segmenter_name(source), "trained segmenter", settings, inputs=tuple(inputs), facts=facts, is_training=True
     )
-    fabric.barrier()
-    if val is None or not job.predict.ways:
+
+
+def _predictions(job: Job, source: str, way: Way) -> Artifact:
+    settings = plain_values(asdict(job.config.predict))
+    names = ["scales", "mirror", "pooling"] if way.startswith("multi") else []
+    names += ["crf"] if way.endswith("+crf") else []
+    folder = job.folder.predictions(source, "val", way)
+    return Artifact(
+        predictions_name(source, way),
+        f"masks of val ({way})",
+        {"predict": {name: settings[name] for name in names}},
+        inputs=(segmenter_name(source),),
+        missing=lambda: each_missing(mask_path(folder, record.id) for record in job.data.split("val").records),
+    )
+
+
+def _reads(job: Job) -> list[str]:
+    names = ["classify"] if job.config.segment.network.backbone == FROM_CLASSIFIER else []
+    source = source_of(job.config)
+    return names if source == TRUTH else [*names, f"masks/{source}"]
+
+
+def _writes(job: Job) -> list[str]:
+    source = source_of(job.config)
+    ways = job.config.predict.ways if job.config.data.val else ()
+    return [segmenter_name(source), *(predictions_name(source, way) for way in ways)]
+
+
+def _truth(job: Job) -> DataSet:
+    if job.data.scoring is None:
+        raise ConfigError("segment.masks is 'truth', but no training image has a mask (data.train_masks)")
+    return job.data.scoring
+
+
+def _segment(job: Job) -> None:
+    from sfc.classify.stage import trained_classifier
+    from sfc.data.labelled_set import true_labels
+    from sfc.segment.predict import Predictor, predict_masks
+    from sfc.segment.train import load_segmenter, train_segmenter
+
+    config, source = job.config, source_of(job.config)
+    classifier = None
+    if config.segment.network.backbone == FROM_CLASSIFIER:
+        classifier = trained_classifier(job).backbone
+    dataset, labels = job.data.train, _pseudo(job, source)
+    if source == TRUTH:
+        dataset, labels = _truth(job), true_labels
+    name = segmenter_name(source)
+    if job.finished(name) is None:
+        train_segmenter(
+            job.fabric,
+            config.segment,
+            config.machine,
+            dataset,
+            labels,
+            job.path(name),
+            seed=config.seed,
+            classifier=classifier,
+            origin=job.expected(name),
+            title=f"{job.title}: segmenter",
+        )
+        job.fabric.barrier()
+        finish_training(job, name, {})
+    if not (config.data.val and config.predict.ways):
         return
-    net = load_segmenter(job.config, job.train.classes, folder, job.classifier)
-    predictor = Predictor(net, job.predict, job.machine.precision)
-    title = f"{job.name}: masks of {val.split}"
-    predict_masks(fabric, predictor, val, job.predictions("val"), job.machine, job.origins(), title)
+    net = load_segmenter(config.segment, config.seed, job.data.train.classes, job.path(name), classifier)
+    predictor = Predictor(net, config.predict, config.machine.precision)
+    folders = {way: job.folder.predictions(source, "val", way) for way in config.predict.ways}
+    for way in folders:
+        claim(job, predictions_name(source, way))
+    predict_masks(job.fabric, predictor, job.data.split("val"), folders, f"{job.title}: masks of val")
 
 
-def _material(job: Segmentation) -> tuple[DataSet, LabelSource]:
-    """The images to learn from and where their masks are."""
-    if job.source == "truth":
-        if job.truth is None:
-            raise ConfigError("segment.masks is 'truth', but no training image has a mask (data.train_masks)")
-        return job.truth, true_labels
-    folder = job.folder.masks(job.source)
-    missing = [record for record in job.train.records if not mask_path(folder, record.id).exists()]
-    if missing:
-        count = f"{len(missing)} of {len(job.train)} training images have no pseudo mask"
-        raise DataError(mask_path(folder, missing[0].id), f"no such file; {count}: run `sfc refine` first")
-    return job.train, PngLabels(folder, len(job.train.classes))
+def _pseudo(job: Job, source: str) -> LabelSource:
+    from sfc.data.labelled_set import PngLabels
+
+    folder: Path = job.folder.masks(source)
+    return PngLabels(folder, len(job.data.train.classes))
 
 
-def predicted_ways(job: Segmentation, split: str) -> dict[Way, Path]:
-    """The ways in which the segmenter has written masks of a split, and where those are.
-
-    Raises:
-        ConfigError: they were made by another segmenter or with other settings.
-    """
-    folders = job.predictions(split)
-    if not any((folder / ORIGIN).exists() for folder in folders.values()):
-        return {}
-    origins = job.origins()
-    return {
-        way: folder
-        for way, folder in folders.items()
-        if require_origin(folder / ORIGIN, origins[way], PREDICT_DEFAULTS)
-    }
+SEGMENT = Stage(
+    name="segment",
+    text="train a segmenter on the masks of a run, and write its masks of the validation images",
+    sections=("segment", "predict"),
+    reads=_reads,
+    artifacts=_artifacts,
+    writes=_writes,
+    work=_segment,
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,27 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from sfc.config import MachineConfig, SegmentConfig
 from sfc.data.labelled_set import LabelledSet, LabelSource
 from sfc.data.pixels import normalise, rectangle_mask
 from sfc.data.records import IGNORE, DataSet, input_hash
-from sfc.engine.checkpoint import load_checkpoint
-from sfc.engine.fit import Batch, Job, fit
-from sfc.engine.optimiser import ParameterGroup
+from sfc.engine.checkpoint import load_finished
+from sfc.engine.fit import Batch, Training, fit
+from sfc.engine.optimiser import ParameterGroup, warmup_steps
 from sfc.engine.processes import synchronise_norms
-from sfc.errors import CheckpointError, ConfigError, SFCError
+from sfc.errors import SFCError
 from sfc.networks.backbone import Backbone
-from sfc.run.origin import require_same
+from sfc.run.folder import CHECKPOINT
+from sfc.segment.config import SegmentConfig
 from sfc.segment.loss import Size, label_counts, pyramid, segmentation_losses
 from sfc.segment.networks import build_segmenter
 from sfc.segment.segmenter import Segmenter
-from sfc.settings import plain_values
+from sfc.settings.read import plain_values
+from sfc.settings.shared import MachineConfig
+
+PARTS = 2
+"""Parts that a batch goes through one after the other, to save memory (kazuto1011/deeplab-pytorch: 5 × 2)."""
+POLY_EVERY = 10
+"""Steps between two changes of the learning rate (the same)."""
 
 
 class SegmentObjective(nn.Module):
@@ -48,17 +54,17 @@ class SegmentObjective(nn.Module):
         return {**dict(zip(self.names, losses, strict=True)), "total": torch.stack(losses).sum()}
 
 
-class Preparation:
+class BatchSplitter:
     """Turns a loaded batch into the objective's input, and into parts of it.
 
     Args:
         fabric: devices and processes.
         grids: of the objective's logits.
-        accumulate: number of parts.
+        parts: how many.
     """
 
-    def __init__(self, fabric: Fabric, grids: Sequence[Size], accumulate: int) -> None:
-        self.fabric, self.grids, self.accumulate = fabric, grids, accumulate
+    def __init__(self, fabric: Fabric, grids: Sequence[Size], parts: int) -> None:
+        self.fabric, self.grids, self.parts = fabric, grids, parts
 
     def __call__(self, batch: Batch, step: int) -> Batch:  # noqa: ARG002
         """Normalised images; and counts over all processes and parts, so that these share one mean over cells."""
@@ -66,11 +72,11 @@ class Preparation:
         pixels = normalise(batch["image"]) * rectangle_mask(batch["rectangle"], size, size)
         counts = self.fabric.all_reduce(label_counts(batch["label"], self.grids), reduce_op="mean")
         assert isinstance(counts, Tensor)
-        return {"image": pixels, "label": batch["label"], "counts": counts / self.accumulate}
+        return {"image": pixels, "label": batch["label"], "counts": counts / self.parts}
 
     def split(self, batch: Batch) -> list[Batch]:
         """The parts of a prepared batch."""
-        images, labels = (batch[name].tensor_split(self.accumulate) for name in ("image", "label"))
+        images, labels = (batch[name].tensor_split(self.parts) for name in ("image", "label"))
         return [
             {"image": image, "label": label, "counts": batch["counts"]}
             for image, label in zip(images, labels, strict=True)
@@ -95,6 +101,7 @@ def train_segmenter(
     labels: LabelSource,
     folder: Path,
     *,
+    seed: int,
     classifier: Backbone | None = None,
     origin: Mapping[str, Any] | None = None,
     title: str = "segmenter",
@@ -108,6 +115,7 @@ def train_segmenter(
         train: the images.
         labels: their masks; called in worker processes.
         folder: gets checkpoint.pt, log.csv and TensorBoard events.
+        seed: of weights, order and augmentation.
         classifier: the trained classifier's backbone, where the settings ask for it.
         origin: plain values that say where masks and backbone come from; a training does not go on with others.
         title: shown beside the progress bar.
@@ -115,37 +123,39 @@ def train_segmenter(
     Raises:
         ConfigError, CheckpointError, DataError, SFCError: see `sfc.engine.fit.fit`; or no mask has anything to learn.
     """
-    share = config.training.batch // fabric.world_size
-    if config.accumulate > share:
-        raise ConfigError(f"segment.accumulate is {config.accumulate}, but a process has {share} images in a step")
-    path = folder / "checkpoint.pt"
-    begun = path.exists()
+    begun = (folder / CHECKPOINT).exists()
     if not begun:
         _require_labels(train, labels)
-    torch.manual_seed(config.training.seed)
+    torch.manual_seed(seed)
     # Where a checkpoint holds every weight, the file or network that the first ones came from is not needed again.
-    start = replace(config.network, pretrained=False, weights="") if begun else config.network
-    net = synchronise_norms(fabric, build_segmenter(start, len(train.classes) + 1, classifier))
-    preparation = Preparation(fabric, _grids(net, config), config.accumulate)
+    net = build_segmenter(config.network, len(train.classes) + 1, classifier, blank=begun)
+    net = synchronise_norms(fabric, net)
+    share = max(1, config.training.batch // fabric.world_size)
+    # In parts is the same as at once, but for batch norms that learn.
+    batches = BatchSplitter(fabric, _grids(net, config), min(PARTS, share) if net.frozen_norm else 1)
     weights, biases = net.head_parameters()
-    job = Job(
+    weight_factor, bias_factor = config.training.head_factors
+    training = Training(
         objective=SegmentObjective(net, config.scales),
         model=net,
-        samples=LabelledSet(train, labels, config.input, config.training.seed),
+        samples=LabelledSet(train, labels, config.input, seed),
         groups=[
             ParameterGroup(list(net.encoder.parameters())),
-            ParameterGroup(weights, config.training.head_factor),
-            ParameterGroup(biases, config.bias_factor, decay=False),
+            ParameterGroup(weights, weight_factor),
+            ParameterGroup(biases, bias_factor, decay=False),
         ],
         fingerprint={
-            **_fingerprint(config, train.classes),
+            **_fingerprint(config, seed, train.classes),
             "data": input_hash(train),
             "origin": plain_values(origin or {}),
         },
-        before_step=preparation,
-        split=preparation.split,
+        seed=seed,
+        warmup=warmup_steps(config.training),
+        poly_every=POLY_EVERY,
+        before_step=batches,
+        split=batches.split,
     )
-    fit(fabric, job, config.training, machine, folder, title)
+    fit(fabric, training, config.training, machine, folder, title)
 
 
 def _require_labels(train: DataSet, labels: LabelSource) -> None:
@@ -155,12 +165,13 @@ def _require_labels(train: DataSet, labels: LabelSource) -> None:
 
 
 def load_segmenter(
-    config: SegmentConfig, classes: tuple[str, ...], folder: Path, classifier: Backbone | None = None
+    config: SegmentConfig, seed: int, classes: tuple[str, ...], folder: Path, classifier: Backbone | None = None
 ) -> Segmenter:
     """The trained segmenter of a run, in evaluation mode.
 
     Args:
         config: settings that it was trained with.
+        seed: that it was trained with.
         classes: foreground classes that it was trained with.
         folder: where `train_segmenter` put it.
         classifier: the classifier's backbone, where the settings ask for it; only its architecture counts.
@@ -169,20 +180,12 @@ def load_segmenter(
         CheckpointError: there is none, it is damaged, or its training is not finished.
         ConfigError: it was trained with other settings or other classes.
     """
-    path = folder / "checkpoint.pt"
-    saved = load_checkpoint(path)
-    expected = _fingerprint(config, classes)
-    require_same(path, {name: saved["fingerprint"].get(name) for name in expected}, expected)
-    if saved["step"] < saved["steps"]:
-        raise CheckpointError(f"{path}: training stopped at step {saved['step']} of {saved['steps']}; finish it first")
-    start = replace(config.network, pretrained=False, weights="")
-    net = build_segmenter(start, len(classes) + 1, classifier)
+    saved = load_finished(folder / CHECKPOINT, _fingerprint(config, seed, classes))
+    net = build_segmenter(config.network, len(classes) + 1, classifier, blank=True)
     net.load_state_dict(saved["model"])
     return net.eval()
 
 
-def _fingerprint(config: SegmentConfig, classes: tuple[str, ...]) -> dict[str, Any]:
+def _fingerprint(config: SegmentConfig, seed: int, classes: tuple[str, ...]) -> dict[str, Any]:
     """What a network must share with a checkpoint to take its weights."""
-    settings = plain_values(asdict(config))
-    del settings["training"]["checkpoint_every"]
-    return {"segment": settings, "classes": list(classes)}
+    return {"segment": plain_values(asdict(config)), "seed": seed, "classes": list(classes)}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sfc.config import DataConfig
+from sfc.data.config import DataConfig
 from sfc.data.readers.detect import detect
 from sfc.errors import DataError
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfc.config import DataConfig
+from sfc.data.config import DataConfig
 from sfc.data.images import write_mask
 from sfc.data.readers.read import read_dataset, read_training_masks
 from sfc.data.records import input_hash

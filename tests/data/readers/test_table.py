@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sfc.config import DataConfig
+from sfc.data.config import DataConfig
 from sfc.data.images import write_mask
 from sfc.data.readers.table import read_table
 from sfc.errors import ConfigError, DataError

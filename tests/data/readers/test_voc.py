@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfc.config import DataConfig
+from sfc.data.config import DataConfig
 from sfc.data.images import write_mask
 from sfc.data.readers.voc import VOC_CLASSES, read_voc
 from sfc.errors import ConfigError, DataError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sfc.config import LabelCRFConfig
+from sfc.refine.crf.config import CRFConfig
 from sfc.refine.crf.dense import dense_crf
 from sfc.refine.crf.labels import LabelCRF, fused_cam, relation_labels
 
@@ -27,7 +27,7 @@ def problem(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_labels_are_the_two_crfs_put_together() -> None:
     image, cam = problem()
-    config = LabelCRFConfig(gt_prob=0.6, gaussian=(2, 2), bilateral=(20, 8, 5), iterations=4)
+    config = CRFConfig(gt_prob=0.6, gaussian=(2, 2), bilateral=(20, 8, 5), iterations=4)
 
     def labels(background: float) -> np.ndarray:
         scaled = np.stack([cam[0] * np.float32(background), cam[1], cam[2]])
@@ -57,19 +57,19 @@ def test_a_background_that_is_not_weaker_leaves_nothing_uncertain(monkeypatch: p
     calls = []
     real = LabelCRF.__call__
     monkeypatch.setattr(LabelCRF, "__call__", lambda *arguments: calls.append(1) or real(*arguments))
-    found = relation_labels(image, KEYS, cam, 1.0, LabelCRFConfig())
+    found = relation_labels(image, KEYS, cam, 1.0, CRFConfig())
     assert set(np.unique(found)) <= {0, 3, 7}
     assert len(calls) == 1  # the same question is not asked twice
 
 
 def test_an_image_without_classes_is_background() -> None:
     image, cam = problem(2)
-    assert not relation_labels(image, KEYS[:1], cam[:1], 0.5, LabelCRFConfig()).any()
+    assert not relation_labels(image, KEYS[:1], cam[:1], 0.5, CRFConfig()).any()
 
 
 def test_one_pixel() -> None:
     cam = np.array([0.4, 0.9], dtype=np.float32)[:, None, None]
-    found = relation_labels(np.zeros((1, 1, 3), np.uint8), np.array([0, 5]), cam, 0.5, LabelCRFConfig())
+    found = relation_labels(np.zeros((1, 1, 3), np.uint8), np.array([0, 5]), cam, 0.5, CRFConfig())
     assert found.tolist() == [[5]]
 
 

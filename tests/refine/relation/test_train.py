@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from sfc.config import MachineConfig, MaskedInputConfig, RelationConfig, TrainingConfig
 from sfc.data.images import write_mask
 from sfc.data.labelled_set import PngLabels
 from sfc.data.records import DataSet, Record
@@ -21,6 +20,7 @@ from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
 from sfc.engine.processes import make_fabric
 from sfc.errors import CheckpointError, ConfigError, DataError
 from sfc.networks.backbone import Backbone
+from sfc.refine.relation.config import RelationConfig
 from sfc.refine.relation.samples import RelationSet, shrink_labels
 from sfc.refine.relation.train import (
     build_relation_network,
@@ -28,6 +28,7 @@ from sfc.refine.relation.train import (
     mean_displacement,
     train_relation_network,
 )
+from sfc.settings.shared import MachineConfig, MaskedInputConfig, TrainingConfig
 
 MACHINE = MachineConfig(accelerator="cpu", workers=0, threads=1)
 CONFIG = RelationConfig(

@@ -5,22 +5,45 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from sfc.config import DataConfig
 from sfc.data.class_list import check_classes
+from sfc.data.config import DataConfig, Split, kind_of
 from sfc.data.faults import OnFault, refuse
 from sfc.data.images import image_size
 from sfc.data.listing import Listing, record_id
 from sfc.data.readers.coco_json import Item, iterate_items, read_item
 from sfc.data.readers.coco_regions import area, pixels, run_lengths
+from sfc.data.readers.reader import Reader
 from sfc.data.records import IGNORE, DataSet, Record
 from sfc.errors import ConfigError, DataError
 
+_PREFIX, _SUFFIX = "instances_", ".json"
 
-def read_coco(config: DataConfig, split: Literal["train", "val"], on_fault: OnFault = refuse) -> DataSet:
+
+class CocoReader(Reader):
+    """Reads COCO annotations, see `read_coco`."""
+
+    settings = None
+
+    def read(self, config: DataConfig, split: Split, on_fault: OnFault) -> DataSet:
+        """See `Reader`."""
+        return read_coco(config, split, on_fault)
+
+    def detect(self, folder: Path) -> dict[str, Any] | None:
+        """instances_*.json, also in annotations/."""
+        files = [*(folder / "annotations").glob(f"{_PREFIX}*{_SUFFIX}"), *folder.glob(f"{_PREFIX}*{_SUFFIX}")]
+        splits = sorted(file.name.removeprefix(_PREFIX).removesuffix(_SUFFIX) for file in files)
+        train = next((split for split in splits if split.startswith("train")), splits[0] if splits else "")
+        if not train:
+            return None
+        val = f"val{train.removeprefix('train')}"
+        return {"format": "coco", "root": str(folder), "train": train, **({"val": val} if val in splits else {})}
+
+
+def read_coco(config: DataConfig, split: Split, on_fault: OnFault = refuse) -> DataSet:
     """Reads the split that `data.train` or `data.val` names, such as train2014.
 
     Annotations are annotations/instances_<split>.json (or instances_<split>.json) below `data.root`, images lie in
@@ -39,7 +62,8 @@ def read_coco(config: DataConfig, split: Literal["train", "val"], on_fault: OnFa
         ConfigError: the split has no name.
     """
     root = Path(config.root)
-    name = config.train if split == "train" else config.val
+    name = config.named(split)
+    limit = config.limit if split != "train_masks" else 0
     if not name:
         raise ConfigError(f"data.{split} is empty; name a split such as train2014")
     path = _annotation_file(root, name)
@@ -50,7 +74,7 @@ def read_coco(config: DataConfig, split: Literal["train", "val"], on_fault: OnFa
     folder = _image_folder(root, name)
     files = Listing()
     records: dict[str, Record] = {}
-    for identity, image in list(images.items())[: config.limit or None]:
+    for identity, image in list(images.items())[: limit or None]:
         found = files.find(folder / image.name)
         if found is None:
             on_fault(DataError(folder / image.name, f"there is no such image, though {path.name} lists it"))
@@ -68,7 +92,7 @@ def read_coco(config: DataConfig, split: Literal["train", "val"], on_fault: OnFa
             records[record.id] = record
     if not images:
         raise DataError(path, "has no images")
-    return DataSet(root.resolve().name, split, classes, tuple(records.values()))
+    return DataSet(root.resolve().name, kind_of(split), classes, tuple(records.values()))
 
 
 @dataclass(frozen=True)
@@ -179,7 +203,7 @@ def _check_references(
 
 
 def _annotation_file(root: Path, name: str) -> Path:
-    usual = root / "annotations" / f"instances_{name}.json"
+    usual = root / "annotations" / f"{_PREFIX}{name}{_SUFFIX}"
     beside = root / usual.name
     return beside if beside.is_file() and not usual.is_file() else usual
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from sfc.config import DataConfig
 from sfc.data.class_list import BACKGROUND, check_classes, read_class_file
+from sfc.data.config import DataConfig, Split, kind_of
 from sfc.data.faults import OnFault, refuse
 from sfc.data.listing import record_id
+from sfc.data.readers.reader import Reader
 from sfc.data.records import DataSet, Record
 from sfc.errors import ConfigError, DataError
 
@@ -18,7 +19,33 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ti
 """What counts as an image; other files are passed over."""
 
 
-def read_folders(config: DataConfig, split: Literal["train", "val"], on_fault: OnFault = refuse) -> DataSet:
+class FolderReader(Reader):
+    """Reads class folders, see `read_folders`."""
+
+    settings = None
+
+    def read(self, config: DataConfig, split: Split, on_fault: OnFault) -> DataSet:
+        """See `Reader`."""
+        return read_folders(config, split, on_fault)
+
+    def detect(self, folder: Path) -> dict[str, Any] | None:
+        """Class folders, also below train/ and val/."""
+        for train in ("train", "."):
+            if any(_has_image(child) for child in _children(folder / train)):
+                val = {"val": "val"} if train == "train" and (folder / "val").is_dir() else {}
+                return {"format": "folders", "root": str(folder), "train": train, **val}
+        return None
+
+
+def _children(folder: Path) -> list[Path]:
+    return [child for child in folder.iterdir() if child.is_dir()] if folder.is_dir() else []
+
+
+def _has_image(folder: Path) -> bool:
+    return any(file.suffix.lower() in IMAGE_SUFFIXES for file in folder.rglob("*"))
+
+
+def read_folders(config: DataConfig, split: Split, on_fault: OnFault = refuse) -> DataSet:
     """Reads the folder that `data.train` or `data.val` names: each sub-folder is a class, `background` holds negatives.
 
     Images may lie deeper inside a class folder. Ids are paths from the split's folder without suffix; they begin with
@@ -37,7 +64,7 @@ def read_folders(config: DataConfig, split: Literal["train", "val"], on_fault: O
         ConfigError: the split has no name.
     """
     root = Path(config.root)
-    name = config.train if split == "train" else config.val
+    name = config.named(split)
     if not name:
         raise ConfigError(f"data.{split} is empty; name the folder of the split, '.' for data.root itself")
     classes = _classes(config, root)
@@ -55,7 +82,8 @@ def read_folders(config: DataConfig, split: Literal["train", "val"], on_fault: O
             records[record.id] = record
     if not records:
         raise DataError(folder, "has no images")
-    return DataSet(root.resolve().name, split, classes, tuple(records.values())[: config.limit or None])
+    limit = config.limit if split != "train_masks" else 0
+    return DataSet(root.resolve().name, kind_of(split), classes, tuple(records.values())[: limit or None])
 
 
 def _record(folder: Path, image: Path, classes: tuple[str, ...]) -> Record:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sfc.config import RunConfig
-from sfc.run.folder import RunFolder
+from sfc.data.config import DataConfig
+from sfc.data.readers import READERS
+from sfc.data.readers.read import read_dataset, read_training_masks
 
 if TYPE_CHECKING:
     from sfc.data.records import DataSet
@@ -33,6 +35,10 @@ class Data:
         if self.val is not None:
             yield "val", self.val
 
+    def split(self, name: str) -> DataSet:
+        """One of `splits`, by its name."""
+        return dict(self.splits())[name]
+
     def scored(self) -> Iterator[tuple[str, DataSet]]:
         """The splits that have masks to score against."""
         if self.scoring is not None:
@@ -41,20 +47,18 @@ class Data:
             yield "val", self.val.with_masks()
 
 
-def read_data(config: RunConfig, run: RunFolder) -> Data:
-    """Reads every split that the settings name; writes the synthetic set first if that is what they name.
+def read_data(config: DataConfig, own: Path, seed: int = 0) -> Data:
+    """Reads every split that the settings name.
+
+    Args:
+        config: the data set.
+        own: folder for what a reader makes itself, such as the built-in benchmark.
+        seed: of what it makes.
 
     Raises:
         DataError, ConfigError: see the readers.
     """
-    from sfc.data.readers.read import read_dataset, read_training_masks
-
-    data = config.data
-    if data.format == "synthetic":
-        from sfc.data.synthetic.benchmark import write_synthetic
-
-        write_synthetic(run.synthetic_data, data.synthetic_seed, data.synthetic_images)
-        data = replace(data, root=str(run.synthetic_data))
+    data = READERS[config.format].located(config, own, seed)
     train = read_dataset(data, "train")
     scoring = read_training_masks(data, train)
     val = read_dataset(data, "val") if data.val else None

@@ -8,13 +8,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from sfc.config import DataConfig
 from sfc.data.class_list import check_classes, read_class_file
+from sfc.data.config import DataConfig, Split, kind_of
 from sfc.data.faults import OnFault, refuse
 from sfc.data.images import PngMask
 from sfc.data.listing import Listing, record_id
+from sfc.data.readers.reader import Reader
 from sfc.data.records import DataSet, Record
 from sfc.errors import ConfigError, DataError
 
@@ -24,25 +25,52 @@ _JSON_LINES = (".jsonl", ".ndjson")
 TABLE_SUFFIXES = (*_DELIMITERS, *_JSON_LINES)
 
 
-def read_table(
-    config: DataConfig,
-    split: Literal["train", "val"],
-    on_fault: OnFault = refuse,
-    masks: bool = False,
-    classes: tuple[str, ...] = (),
-) -> DataSet:
+@dataclass(frozen=True)
+class TableSettings:
+    """Tables.
+
+    Args:
+        label_separator: between the labels of one image.
+    """
+
+    label_separator: str = ";"
+
+
+class TableReader(Reader):
+    """Reads tables, see `read_table`."""
+
+    settings = TableSettings
+
+    def read(self, config: DataConfig, split: Split, on_fault: OnFault) -> DataSet:
+        """See `Reader`."""
+        return read_table(config, split, on_fault)
+
+    def detect(self, folder: Path) -> dict[str, Any] | None:
+        """train.csv, .tsv, .jsonl or .ndjson, with val, train_with_masks and classes.txt beside it."""
+        names = [f"train{suffix}" for suffix in TABLE_SUFFIXES if (folder / f"train{suffix}").is_file()]
+        return table_with_neighbours(folder / names[0]) if names else None
+
+
+def table_with_neighbours(table: Path) -> dict[str, Any]:
+    """Settings for a training table and the files of known names beside it."""
+    folder, suffix = table.parent, table.suffix
+    beside = {"val": f"val{suffix}", "train_masks": f"train_with_masks{suffix}", "classes": "classes.txt"}
+    present = {key: name for key, name in beside.items() if (folder / name).is_file() and name != table.name}
+    return {"format": "table", "root": str(folder), "train": table.name, **present}
+
+
+def read_table(config: DataConfig, split: Split, on_fault: OnFault = refuse, classes: tuple[str, ...] = ()) -> DataSet:
     """Reads one split of a table data set.
 
-    Columns, or keys of each JSON object: `image`, a path from `data.root`; `labels`, joined by `data.label_separator`
-    (in JSON also a list), empty for a negative; `mask`, optional, a PNG from `data.root`. Other columns are ignored.
-    Ids are image paths without suffix, so `a.jpg` and `a.png` cannot lie in one folder. Classes come from the class
-    file or are the sorted labels of the training table.
+    Columns, or keys of each JSON object: `image`, a path from `data.root`; `labels`, joined by
+    `data.table.label_separator` (in JSON also a list), empty for a negative; `mask`, optional, a PNG from `data.root`.
+    Other columns are ignored. Ids are image paths without suffix, so `a.jpg` and `a.png` cannot lie in one folder.
+    Classes come from the class file or are the sorted labels of the training table.
 
     Args:
         config: where the tables lie.
         split: which one to read.
         on_fault: gets the fault of a row, which is then left out.
-        masks: read `data.train_masks` in place of `data.train`.
         classes: the classes, where they are known; then neither class file nor training table is asked.
 
     Raises:
@@ -51,19 +79,25 @@ def read_table(
         ConfigError: the table's suffix is unknown, or the label separator is empty.
     """
     root = Path(config.root)
-    path = root / (config.val if split == "val" else config.train_masks if masks else config.train)
-    rows = _read_rows(path, config.label_separator, on_fault)
+    path = root / config.named(split)
+    rows = _read_rows(path, separator_of(config), on_fault)
     if not rows:
         raise DataError(path, "has no images")
-    own_rows = None if masks or split == "val" else rows
+    own_rows = rows if split == "train" else None
     builder = _Builder(root, classes or read_table_classes(config, own_rows, on_fault))
     records = []
-    for row in rows[: config.limit or None]:
+    for row in rows[: (config.limit if split != "train_masks" else 0) or None]:
         try:
             records.append(builder.record(row))
         except DataError as fault:
             on_fault(fault)
-    return DataSet(root.resolve().name, split, builder.classes, tuple(records))
+    return DataSet(root.resolve().name, kind_of(split), builder.classes, tuple(records))
+
+
+def separator_of(config: DataConfig) -> str:
+    """What stands between two labels."""
+    settings: TableSettings = config.table  # type: ignore[attr-defined]
+    return settings.label_separator
 
 
 @dataclass(frozen=True)
@@ -123,13 +157,13 @@ def read_table_classes(
     if config.classes:
         return read_class_file(root / config.classes)
     if rows is None:
-        rows = _read_rows(root / config.train, config.label_separator, on_fault)
+        rows = _read_rows(root / config.train, separator_of(config), on_fault)
     return check_classes(sorted({label for row in rows for label in row.labels}), root / config.train)
 
 
 def _read_rows(path: Path, separator: str, on_fault: OnFault = refuse) -> list[_Row]:
     if not separator:
-        raise ConfigError("data.label_separator is empty; name what stands between two labels, such as ';'")
+        raise ConfigError("data.table.label_separator is empty; name what stands between two labels, such as ';'")
     if path.suffix.lower() not in TABLE_SUFFIXES:
         raise ConfigError(f"{path}: a table's name ends in {', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]}")
     try:

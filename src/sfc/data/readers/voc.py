@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from sfc.config import DataConfig
 from sfc.data.class_list import read_class_file
+from sfc.data.config import DataConfig, Split, kind_of
 from sfc.data.faults import OnFault, refuse
 from sfc.data.images import PngMask, read_mask
 from sfc.data.listing import Listing
+from sfc.data.readers.reader import Reader
 from sfc.data.readers.voc_lists import AUGMENTED_MASKS, derive_trainaug, read_ids
 from sfc.data.records import IGNORE, DataSet, Record
 from sfc.errors import ConfigError, DataError
@@ -26,12 +28,45 @@ VOC_CLASSES = (
 _AUGMENTED_SPLIT = "trainaug"
 
 
-def read_voc(config: DataConfig, split: Literal["train", "val"], on_fault: OnFault = refuse) -> DataSet:
+@dataclass(frozen=True)
+class VocSettings:
+    """VOC.
+
+    Args:
+        labels_from: image-level labels from the XML annotations (`xml`; `xml-without-difficult` leaves out objects that
+            are marked difficult), or from the segmentation `masks`.
+    """
+
+    labels_from: Literal["xml", "xml-without-difficult", "masks"] = "xml"
+
+
+class VocReader(Reader):
+    """Reads VOC folders, see `read_voc`."""
+
+    settings = VocSettings
+
+    def read(self, config: DataConfig, split: Split, on_fault: OnFault) -> DataSet:
+        """See `Reader`."""
+        return read_voc(config, split, on_fault)
+
+    def detect(self, folder: Path) -> dict[str, Any] | None:
+        """ImageSets/Segmentation, also as VOCdevkit/VOC2012 below."""
+        for root in (folder, folder / "VOC2012", folder / "VOCdevkit" / "VOC2012"):
+            lists = root / "ImageSets" / "Segmentation"
+            if lists.is_dir():
+                augmented = (lists / "trainaug.txt").is_file() or (root / AUGMENTED_MASKS).is_dir()
+                splits = {"train": "trainaug", "train_masks": "train"} if augmented else {"train": "train"}
+                val = {"val": "val"} if (lists / "val.txt").is_file() else {}
+                return {"format": "voc", "root": str(root), **splits, **val}
+        return None
+
+
+def read_voc(config: DataConfig, split: Split, on_fault: OnFault = refuse) -> DataSet:
     """Reads the split that `data.train` or `data.val` names: train, val, trainval, trainaug or a list of one's own.
 
     Images are those of ImageSets/Segmentation/<split>.txt; where trainaug.txt is missing, trainaug is every mask of
     SegmentationClassAug that is not in val (10,582 officially). Labels are the object names in Annotations/<id>.xml
-    (`data.labels_from: xml`, those marked difficult if `data.difficult`), or the classes in the mask (`masks`). Masks
+    or the classes in the mask, as `data.voc.labels_from` says. Masks
     are SegmentationClassAug/<id>.png for trainaug, SegmentationClass/<id>.png otherwise; none where that folder is
     missing. Ids are VOC's own.
 
@@ -46,12 +81,12 @@ def read_voc(config: DataConfig, split: Literal["train", "val"], on_fault: OnFau
         ConfigError: the split has no name.
     """
     root = Path(config.root)
-    name = config.train if split == "train" else config.val
+    name = config.named(split)
     if not name:
         raise ConfigError(f"data.{split} is empty; name a split such as train, val or trainaug")
     classes = read_class_file(root / config.classes) if config.classes else VOC_CLASSES
     reader = _Reader(root, name, classes, config)
-    ids = _split_ids(root, name)[: config.limit or None]
+    ids = _split_ids(root, name)[: (config.limit if split != "train_masks" else 0) or None]
     records = []
     # Threads help where masks are decoded, which leaves the interpreter free.
     with ThreadPoolExecutor() as pool:
@@ -60,19 +95,20 @@ def read_voc(config: DataConfig, split: Literal["train", "val"], on_fault: OnFau
                 on_fault(outcome)
             else:
                 records.append(outcome)
-    return DataSet(root.resolve().name, split, classes, tuple(records))
+    return DataSet(root.resolve().name, kind_of(split), classes, tuple(records))
 
 
 class _Reader:
     """What it takes to make a record of one id."""
 
     def __init__(self, root: Path, split: str, classes: tuple[str, ...], config: DataConfig) -> None:
-        self.root, self.classes, self.config = root, classes, config
+        settings: VocSettings = config.voc  # type: ignore[attr-defined]
+        self.root, self.classes, self.labels_from = root, classes, settings.labels_from
         self.files = Listing()
         folder = root / (AUGMENTED_MASKS if split == _AUGMENTED_SPLIT else "SegmentationClass")
         self.masks = folder if folder.is_dir() else None
-        if self.masks is None and config.labels_from == "masks":
-            raise ConfigError(f"data.labels_from is masks, but the folder {folder} is missing")
+        if self.masks is None and self.labels_from == "masks":
+            raise ConfigError(f"data.voc.labels_from is masks, but the folder {folder} is missing")
 
     def record_or_fault(self, identity: str) -> Record | DataError:
         try:
@@ -85,11 +121,11 @@ class _Reader:
         mask = None
         if self.masks is not None:
             mask = PngMask(self._file(self.masks / f"{identity}.png", "mask"), len(self.classes), image)
-        if self.config.labels_from == "masks" and mask is not None:
+        if self.labels_from == "masks" and mask is not None:
             labels = _labels_in_mask(mask.path, self.classes)
         else:
             path = self.root / "Annotations" / f"{identity}.xml"
-            labels = _labels_in_xml(path, self.classes, self.config.difficult)
+            labels = _labels_in_xml(path, self.classes, self.labels_from == "xml")
         return Record(identity, image, labels, mask)
 
     def _file(self, path: Path, kind: str) -> Path:
@@ -114,7 +150,7 @@ def _labels_in_xml(path: Path, classes: tuple[str, ...], difficult: bool) -> tup
     try:
         annotation = ET.parse(path).getroot()  # noqa: S314 - expat itself limits entity expansion
     except FileNotFoundError as error:
-        raise DataError(path, "there is no such annotation; without it use data.labels_from masks") from error
+        raise DataError(path, "there is no such annotation; without it use data.voc.labels_from masks") from error
     except (OSError, ET.ParseError) as error:
         raise DataError(path, f"the annotation cannot be read ({error})") from error
     labels = set()

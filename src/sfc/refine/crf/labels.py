@@ -5,16 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sfc.config import LabelCRFConfig
 from sfc.data.records import IGNORE
+from sfc.refine.crf.config import CRFConfig
 from sfc.refine.crf.dense import DenseCRF
 
-
-def fused_cam(
-    weight_cam: NDArray[np.float32], prototype_cam: NDArray[np.float32], fusion_lambda: float
-) -> NDArray[np.float32]:
-    """W + λP, each with its own background channel; float32 [M, H, W]."""
-    return weight_cam + np.float32(fusion_lambda) * prototype_cam
+GT_PROB = 0.7
+"""Probability that a given label is right (pydensecrf's default, and all published code since)."""
+UNCERTAIN_BACKGROUND = 0.5
+"""Factor on the background of a second, more daring labelling (released code)."""
 
 
 class LabelCRF:
@@ -26,25 +24,20 @@ class LabelCRF:
         config: of the CRF.
     """
 
-    def __init__(self, image: NDArray[np.uint8], num_labels: int, config: LabelCRFConfig) -> None:
+    def __init__(self, image: NDArray[np.uint8], num_labels: int, config: CRFConfig) -> None:
         self._crf = DenseCRF(image, gaussian=config.gaussian, bilateral=config.bilateral)
-        self._num_labels, self._config = num_labels, config
+        self._num_labels = num_labels
 
     def __call__(self, labels: NDArray[np.integer]) -> NDArray[np.int64]:
         """The likeliest label of every pixel; integers [H, W] in [0, num_labels), in and out."""
-        config = self._config
-        marginals = self._crf.marginals(
-            labels=labels, num_labels=self._num_labels, gt_prob=config.gt_prob, iterations=config.iterations
-        )
-        return marginals.argmax(axis=0)
+        return self._crf.marginals(labels=labels, num_labels=self._num_labels, gt_prob=GT_PROB).argmax(axis=0)
 
 
 def relation_labels(
     image: NDArray[np.uint8],
     keys: NDArray[np.int64],
     cam: NDArray[np.float32],
-    uncertain_background: float,
-    crf: LabelCRFConfig,
+    crf: CRFConfig,
 ) -> NDArray[np.uint8]:
     """What the relation network learns from.
 
@@ -55,14 +48,13 @@ def relation_labels(
         image: uint8 [H, W, 3].
         keys: int64 [M]: 0 for background, then 1 + class index of the present classes, ascending.
         cam: float32 [M, H, W], fused, background first.
-        uncertain_background: factor on the background of the second labelling, in [0, 1].
         crf: dense CRF.
 
     Returns:
         uint8 [H, W] of values in `keys`, and 255 where uncertain.
     """
     strict = cam.argmax(axis=0)
-    weaker = np.concatenate([cam[:1] * np.float32(uncertain_background), cam[1:]])
+    weaker = np.concatenate([cam[:1] * np.float32(UNCERTAIN_BACKGROUND), cam[1:]])
     daring = weaker.argmax(axis=0)
     smooth = LabelCRF(image, len(keys), crf)
     certain = smooth(strict)

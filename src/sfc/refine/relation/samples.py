@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sfc.config import MaskedInputConfig
 from sfc.data.images import open_image
 from sfc.data.labelled_set import LabelledSet, LabelSource
 from sfc.data.records import DataSet
 from sfc.errors import DataError
+from sfc.settings.shared import MaskedInputConfig
 
 
 class RelationSet(LabelledSet):

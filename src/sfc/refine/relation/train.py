@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +12,24 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from sfc.config import MachineConfig, RelationConfig
 from sfc.data.labelled_set import LabelSource
 from sfc.data.pixels import normalise, rectangle_mask
 from sfc.data.records import DataSet, input_hash
-from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
-from sfc.engine.fit import Batch, Job, collate, fit
+from sfc.engine.checkpoint import load_checkpoint, load_finished, save_checkpoint
+from sfc.engine.fit import Batch, Training, collate, fit
 from sfc.engine.optimiser import ParameterGroup
-from sfc.errors import CheckpointError, ConfigError
+from sfc.errors import CheckpointError
 from sfc.networks.backbone import Backbone
+from sfc.refine.relation.config import RelationConfig
 from sfc.refine.relation.loss import pair_counts, relation_loss
 from sfc.refine.relation.network import RelationNetwork
 from sfc.refine.relation.samples import CornerCrops, RelationSet
-from sfc.run.origin import require_same
-from sfc.settings import plain_values
+from sfc.run.folder import CHECKPOINT
+from sfc.settings.read import plain_values
+from sfc.settings.shared import MachineConfig
 
-FROM_CLASSIFIER = "classifier"
 CENTRED = "mean_displacement"
 """Entry of a checkpoint whose displacements are centred: training is over."""
-
-
-def build_relation_network(config: RelationConfig, backbone: Backbone | None = None) -> RelationNetwork:
-    """The network that the settings describe; weights of new layers from torch's global generator.
-
-    Args:
-        config: settings.
-        backbone: the classifier's, which `backbone: classifier` asks for; it is copied.
-
-    Raises:
-        ConfigError: the classifier's backbone is asked for but not given.
-    """
-    if config.backbone != FROM_CLASSIFIER:
-        return RelationNetwork(config.backbone, pretrained=config.pretrained, weights=config.weights)
-    if backbone is None:
-        raise ConfigError("refine.relation.backbone is 'classifier', but no classifier's backbone is given")
-    return RelationNetwork(backbone)
 
 
 class RelationObjective(nn.Module):
@@ -68,7 +51,7 @@ class RelationObjective(nn.Module):
         return dict(vars(relation_loss(edge, displacement, label, self.radius, counts)))
 
 
-class Preparation:
+class BatchMaker:
     """Turns a loaded batch into the objective's input."""
 
     def __init__(self, fabric: Fabric, radius: int) -> None:
@@ -93,7 +76,8 @@ def train_relation_network(
     labels: LabelSource,
     folder: Path,
     *,
-    backbone: Backbone | None = None,
+    backbone: Backbone,
+    seed: int,
     origin: Mapping[str, Any] | None = None,
     title: str = "relation network",
 ) -> None:
@@ -106,35 +90,38 @@ def train_relation_network(
         train: the training images.
         labels: their relation labels; called in worker processes.
         folder: gets checkpoint.pt, log.csv and TensorBoard events.
-        backbone: the classifier's, where the settings ask for it.
+        backbone: what the network builds on, frozen; it is copied.
+        seed: of weights, order and augmentation.
         origin: plain values that say where labels and backbone come from; a training does not go on with others.
         title: shown beside the progress bar.
 
     Raises:
         ConfigError, CheckpointError, DataError, SFCError: see `sfc.engine.fit.fit`.
     """
-    torch.manual_seed(config.training.seed)
-    path = folder / "checkpoint.pt"
-    # Where a checkpoint holds every weight, the file or network that the first ones came from is not needed again.
-    start = replace(config, pretrained=False, weights="") if path.exists() else config
-    net = build_relation_network(start, backbone)
-    job = Job(
+    torch.manual_seed(seed)
+    path = folder / CHECKPOINT
+    net = RelationNetwork(backbone)
+    training = Training(
         objective=RelationObjective(net, config.radius),
         model=net,
-        samples=RelationSet(train, labels, config.input, net.stride, config.training.seed),
+        samples=RelationSet(train, labels, config.input, net.stride, seed),
         groups=[
             ParameterGroup(net.edge_parameters()),
-            ParameterGroup(net.displacement_parameters(), config.training.head_factor),
+            ParameterGroup(net.displacement_parameters(), 10.0),
         ],
-        fingerprint={**_fingerprint(config, net), "data": input_hash(train), "origin": plain_values(origin or {})},
-        before_step=Preparation(fabric, config.radius),
+        fingerprint={
+            **_fingerprint(config, seed, net),
+            "data": input_hash(train),
+            "origin": plain_values(origin or {}),
+        },
+        seed=seed,
+        before_step=BatchMaker(fabric, config.radius),
     )
-    fit(fabric, job, config.training, machine, folder, title)
+    fit(fabric, training, config.training, machine, folder, title)
     saved = load_checkpoint(path)
     fabric.barrier()
     if CENTRED not in saved:
-        if machine.channels_last:
-            net.to(memory_format=torch.channels_last)  # as `fit` does, unless it had nothing left to do: same rounding
+        net.to(memory_format=torch.channels_last)  # as `fit` does, unless it had nothing left to do: same rounding
         mean = mean_displacement(fabric, net, train, config, machine.workers)
         if fabric.is_global_zero:
             saved["model"][CENTRED] = mean
@@ -176,31 +163,30 @@ def mean_displacement(
     return (reduced[:2] / reduced[2]).cpu()
 
 
-def load_relation_network(config: RelationConfig, folder: Path, backbone: Backbone | None = None) -> RelationNetwork:
+def load_relation_network(config: RelationConfig, folder: Path, backbone: Backbone, seed: int) -> RelationNetwork:
     """The trained relation network of a run, in evaluation mode.
 
     Args:
         config: settings that it was trained with.
         folder: where `train_relation_network` put it.
-        backbone: the classifier's, where the settings ask for it; only its architecture counts.
+        backbone: what it builds on; only its architecture counts.
+        seed: that it was trained with.
 
     Raises:
         CheckpointError: there is none, it is damaged, or its training is not finished.
         ConfigError: it was trained with other settings, another backbone or for another stride.
     """
-    path = folder / "checkpoint.pt"
-    saved = load_checkpoint(path)
-    net = build_relation_network(replace(config, pretrained=False, weights=""), backbone)
-    expected = _fingerprint(config, net)
-    require_same(path, {name: saved["fingerprint"].get(name) for name in expected}, expected)
+    path = folder / CHECKPOINT
+    net = RelationNetwork(backbone)
+    saved = load_finished(path, _fingerprint(config, seed, net))
     if CENTRED not in saved:
         raise CheckpointError(f"{path}: training stopped at step {saved['step']} of {saved['steps']}; finish it first")
     net.load_state_dict(saved["model"])
     return net.eval()
 
 
-def _fingerprint(config: RelationConfig, net: RelationNetwork) -> dict[str, Any]:
+def _fingerprint(config: RelationConfig, seed: int, net: RelationNetwork) -> dict[str, Any]:
     """What a network must share with a checkpoint to take its weights."""
     settings = plain_values(asdict(config))
-    del settings["training"]["checkpoint_every"]
-    return {"relation": settings, "stride": net.stride, "channels": list(net.stages.channels)}
+    shape = {"stride": net.stride, "channels": list(net.stages.channels)}
+    return {"relation": settings, "seed": seed, **shape}

@@ -1,0 +1,30 @@
+"""Settings of the relation network, its training and the walk over its edges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from sfc.settings.limits import Limits, NaturalNumber, Weight
+from sfc.settings.shared import MaskedInputConfig, TrainingConfig
+
+
+@dataclass(frozen=True)
+class RelationConfig:
+    """The inter-pixel relation network (`sfc.RelationNetwork`) and the random walk (`sfc.random_walk`) over its edges.
+
+    Its frozen backbone is the classifier's: as it was before training where it had weights, otherwise as trained.
+
+    Args:
+        radius: pairs of cells that training looks at are closer than this.
+        input: augmentation. The released code draws scales from 0.5 to 1, IRN's own up to 1.5.
+        training: optimiser and length.
+        steps: of the walk.
+        background: score of the background after it.
+    """
+
+    radius: Annotated[int, Limits(2)] = 10
+    input: MaskedInputConfig = field(default_factory=MaskedInputConfig)
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(batch=32, epochs=3))
+    steps: NaturalNumber = 256
+    background: Weight = 0.25
