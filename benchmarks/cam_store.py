@@ -170,7 +170,7 @@ def measure(images_with_cams: Iterator[Sample], num_classes: int, baselines: boo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=Path, default=SYNTHETIC, help="settings: data, network, scales")
+    parser.add_argument("--recipe", type=str, default=SYNTHETIC, help="settings: data, network, scales")
     parser.add_argument("--root", help="data root, where the recipe's is another")
     parser.add_argument("--split", choices=["train", "val"], default="val", help="images, scored by their masks")
     parser.add_argument("--checkpoint", type=Path, help="the classify folder of a run; default: no training")

@@ -27,10 +27,10 @@ from sfc.engine.checkpoint import load_checkpoint
 from sfc.errors import ConfigError, SFCError
 from sfc.evaluate.scores import read_scores
 from sfc.evaluate.tables import print_scores
-from sfc.pipeline import STAGES, run
+from sfc.pipeline import EVERYTHING, run
 from sfc.run.folder import RunFolder
 
-NO_REPORT = STAGES[:-1]
+NO_REPORT = EVERYTHING[:-1]
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def table(folder: Path) -> str:
-    scores = [entry for name in ("plain", "sfc") for entry in read_scores(folder / name / "scores.json")]
+    scores = [entry for name in ("cam", "sfc") for entry in read_scores(folder / name / "scores.json")]
     stream = io.StringIO()
     print_scores(scores, Console(file=stream, width=100))
     return stream.getvalue()
@@ -77,23 +77,25 @@ def test_the_folder_is_as_documented(squares_run: Path, config: RunConfig) -> No
     found = {path for path in contents(squares_run) if "tfevents" not in path}
     train = {f"cams/train/train/{index}.cam" for index in range(12)}
     val = {f"cams/val/val/{index}.cam" for index in range(6)}
-    each = {"classify/checkpoint.pt", "classify/log.csv", "cams/train/cams.json", "cams/val/cams.json", "scores.json"}
-    masks = {"masks/crf/masks.json", *(f"masks/crf/train/{index}.png" for index in range(12))}
-    segmenter = {"segmenter/crf/checkpoint.pt", "segmenter/crf/log.csv"}
-    predicted = ("masks.json", *(f"val/{index}.png" for index in range(6)))
+    each = {"classify/checkpoint.pt", "classify/log.csv", "classify/origin.json", "scores.json"}
+    each |= {"cams/train/origin.json", "cams/val/origin.json"}
+    masks = {"masks/crf/origin.json", *(f"masks/crf/train/{index}.png" for index in range(12))}
+    segmenter = {"segmenter/crf/checkpoint.pt", "segmenter/crf/log.csv", "segmenter/crf/origin.json"}
+    predicted = ("origin.json", *(f"val/{index}.png" for index in range(6)))
     ways = ("single", "single+crf", "multi", "multi+crf")
     segmenter |= {f"predictions/crf/val/{way}/{name}" for way in ways for name in predicted}
     paths = each | train | val | masks | segmenter
-    expected = {f"{variant}/{path}" for variant in ("plain", "sfc") for path in paths}
-    assert found == expected | {"config.yaml", "manifest.json"}
+    expected = {f"{variant}/{path}" for variant in ("cam", "sfc") for path in paths}
+    assert found == expected | {"config.yaml", "manifest.json", ".lock"}
     assert load_config([squares_run / "config.yaml"]) == config
     manifest = json.loads((squares_run / "manifest.json").read_text())
+    assert manifest["format"] == 2
     assert {"torch", "python"} <= manifest["versions"].keys()
     assert isinstance(manifest["command"], list)
 
 
 def test_the_scores_say_what_they_are(squares_run: Path) -> None:
-    plain, ours = (read_scores(squares_run / name / "scores.json") for name in ("plain", "sfc"))
+    plain, ours = (read_scores(squares_run / name / "scores.json") for name in ("cam", "sfc"))
     for entries, name in ((plain, "plain CAM"), (ours, "SFC")):
         assert [(entry.run, entry.split, entry.images) for entry in entries] == [(name, "train", 12), (name, "val", 6)]
         for entry in entries:
@@ -105,10 +107,10 @@ def test_the_scores_say_what_they_are(squares_run: Path) -> None:
 
 
 def test_a_second_call_does_nothing_and_says_the_same(finished: Path, config: RunConfig) -> None:
-    work = snapshot(finished, ".pt", ".cam", "log.csv", "cams.json")
+    work = snapshot(finished, ".pt", ".cam", "log.csv", "origin.json")
     scores, printed = contents(finished, "scores.json"), table(finished)
     again = run(config, finished, NO_REPORT)
-    assert snapshot(finished, ".pt", ".cam", "log.csv", "cams.json") == work
+    assert snapshot(finished, ".pt", ".cam", "log.csv", "origin.json") == work
     assert contents(finished, "scores.json") == scores
     assert table(finished) == printed
     assert [(entry.run, entry.split) for entry in again] == [
@@ -117,19 +119,19 @@ def test_a_second_call_does_nothing_and_says_the_same(finished: Path, config: Ru
 
 
 def test_what_may_change_within_a_run(finished: Path, config: RunConfig, squares: Path, tmp_path: Path) -> None:
-    """The data set moved, validation is dropped, more checkpoints, no baseline, another fusion."""
+    """The data set moved, validation is dropped, more checkpoints, pictures, no baseline, other groups of classes."""
     moved = shutil.copytree(squares, tmp_path / "moved")
     changed = replace(
         config,
-        baseline=False,
-        data=replace(config.data, root=str(moved), val=""),
-        classify=replace(config.classify, training=replace(config.classify.training, checkpoint_every=1)),
-        evaluate=replace(config.evaluate, fusion_lambda=0.5),
+        methods=("sfc",),
+        data=replace(config.data, root=str(moved), val="", group_shares=(0.5, 0.5)),
+        classify=replace(config.classify, training=replace(config.classify.training, picture_every=1)),
+        machine=replace(config.machine, checkpoint_every=1),
     )
     work = snapshot(finished, ".pt", ".cam")
     (scores,) = run(changed, finished, NO_REPORT)
     assert snapshot(finished, ".pt", ".cam") == work
-    assert [score.what for score in scores.scores] == ["W", "P", "W + 0.5 P"]
+    assert "medium" not in scores.class_groups
     assert load_config([finished / "config.yaml"]) == changed
 
 
@@ -137,20 +139,24 @@ def test_what_may_change_within_a_run(finished: Path, config: RunConfig, squares
     ("setting", "words"),
     [
         ("--classify.training.epochs=3", "classify.training.epochs was 2 and is 3"),
-        ("--classify.training.seed=6", "classify.training.seed was 10 and is 6"),
-        ("--classify.network.side_channels=[8,8,8,4]", "classify.network.side_channels was"),
-        ("--classify.loss.scale_weight=0", "classify.loss.scale_weight was 0.8 and is 0.0"),
+        ("--seed=6", "seed was 10 and is 6"),
+        ("--classify.network.centre_features=false", "classify.network.centre_features was True and is False"),
+        ("--classify.loss.scale.weight=0", "classify.loss.scale.weight was 0.8 and is 0.0"),
         ("--data.limit=8", "data.limit was 0 and is 8"),
         ("--data.format=synthetic", "data.format was 'table' and is 'synthetic'"),
-        ("--localize.threshold=0.2", "localize.threshold was 0.5 and is 0.2"),
+        ("--localize.scales=[1]", "localize.scales was [1.0, 0.5] and is [1.0]"),
+        ("--refine.fusion_lambda=0.5", "refine.fusion_lambda was 'released' and is 0.5"),
+        ("--segment.training.epochs=3", "segment.training.epochs was 2 and is 3"),
+        ("--predict.scales=[1]", "predict.scales was [1.0, 0.75, 0.5] and is [1.0]"),
     ],
 )
 def test_changed_settings_are_refused_before_anything_is_touched(
     finished: Path, recipe: Path, setting: str, words: str
 ) -> None:
     before = snapshot(finished)
-    with pytest.raises(ConfigError, match=f"config.yaml was begun with other settings: {words}".replace(".", r"\.")):
+    with pytest.raises(ConfigError) as caught:
         run(load_config([recipe], [setting]), finished)
+    assert f"origin.json was begun with other settings: {words}" in str(caught.value)
     assert snapshot(finished) == before
 
 
@@ -159,7 +165,7 @@ def test_changed_data_is_refused(finished: Path, config: RunConfig, squares: Pat
     rows = (moved / "train.csv").read_text().splitlines()
     (moved / "train.csv").write_text("\n".join([*rows[:-1], rows[-1] + ";red"]) + "\n")
     before = snapshot(finished, ".pt", ".cam", "scores.json")
-    with pytest.raises(ConfigError, match=r"checkpoint\.pt was begun with other settings: data was"):
+    with pytest.raises(ConfigError, match=r"classify was made from something else \(images or tags changed since\)"):
         run(replace(config, data=replace(config.data, root=str(moved))), finished)
     assert snapshot(finished, ".pt", ".cam", "scores.json") == before
 
@@ -170,8 +176,8 @@ def test_cams_of_other_weights_are_not_scored(finished: Path, config: RunConfig)
     torch.save({**saved, "optimiser": None}, path)
     before = contents(finished, "scores.json")
     for stage in ("evaluate", "localize"):
-        with pytest.raises(ConfigError, match=r"sfc/cams/train/cams\.json was begun with other settings: weights was"):
-            run(replace(config, baseline=False), finished, (stage,))
+        with pytest.raises(ConfigError, match=r"cams/train was made from something else \(classify changed since\)"):
+            run(replace(config, methods=("sfc",)), finished, (stage,))
     assert contents(finished, "scores.json") == before
 
 
@@ -182,14 +188,14 @@ def test_a_checkpoint_of_another_class_count_is_refused(
     (moved / "classes.txt").write_text("red\ngreen\nblue\ngrey\n")
     data = replace(config.data, root=str(moved))
     for stage in NO_REPORT:
-        with pytest.raises(ConfigError, match=r"checkpoint\.pt was begun with other settings: .*classes was"):
+        with pytest.raises(ConfigError, match=r"classify was made from something else \(.*classes changed since\)"):
             run(replace(config, data=data), finished, (stage,))
 
 
 def test_stages_need_the_one_before(tmp_path: Path, config: RunConfig) -> None:
-    with pytest.raises(SFCError, match=r"plain/classify/checkpoint\.pt: no such checkpoint"):
+    with pytest.raises(SFCError, match=r"cam/classify: there is no trained classifier; run `sfc classify` first"):
         run(config, tmp_path / "run", ("localize",))
-    with pytest.raises(SFCError, match=r"plain/scores\.json: no such scores"):
+    with pytest.raises(SFCError, match=r"cam/scores\.json: no such scores"):
         run(config, tmp_path / "run", ("report",))
 
 
@@ -208,12 +214,12 @@ def test_training_and_cams_never_look_at_a_mask(
         path.write_bytes(b"no mask")
     seen = []
 
-    def watched(fabric: Any, config: RunConfig, train: Any, scoring: Any, folder: Path) -> None:
-        seen.append((train, scoring))
-        train_classifier(fabric, config, train, scoring, folder)
+    def watched(*given: Any) -> None:
+        seen.append((given[4], given[5]))
+        train_classifier(*given)
 
     monkeypatch.setattr("sfc.classify.train.train_classifier", watched)
-    config = replace(config, baseline=False, data=replace(config.data, root=str(moved), val=""))
+    config = replace(config, methods=("sfc",), data=replace(config.data, root=str(moved), val=""))
     run(config, tmp_path / "run", ("classify", "localize"))
     ((train, scoring),) = seen
     assert [record.mask for record in train.records] == [None] * 12
@@ -228,9 +234,7 @@ def test_training_and_cams_never_look_at_a_mask(
 def test_tables_with_masks_in_the_training_split_do_not_show_them_to_training(
     squares: Path, config: RunConfig, tmp_path: Path
 ) -> None:
-    data = read_data(
-        replace(config, data=replace(config.data, train="train_with_masks.csv", train_masks="")), RunFolder(tmp_path)
-    )
+    data = read_data(replace(config.data, train="train_with_masks.csv", train_masks=""), tmp_path)
     assert [record.mask for record in data.train.records] == [None] * 12
     assert data.scoring is not None
     assert all(record.mask is not None for record in data.scoring.records)
@@ -282,7 +286,7 @@ def test_killed_in_every_stage_and_started_again_it_ends_bit_identical(
 ) -> None:
     """Killed while the second checkpoint is half written, and again while the fifth CAM file waits for its name."""
     folder = tmp_path / "run"
-    arguments = ["run", f"--config={recipe}", f"--run={folder}", "--baseline=false", "--machine.workers=1"]
+    arguments = ["run", f"--config={recipe}", f"--run={folder}", "--methods=sfc", "--machine.workers=1"]
     for stage in ("classify", "localize"):
         command = [sys.executable, "-c", KILLED, stage, *arguments]
         killed = subprocess.run(command, check=False, capture_output=True, text=True, timeout=280)
@@ -305,11 +309,10 @@ def test_killed_in_every_stage_and_started_again_it_ends_bit_identical(
 
 
 def test_the_synthetic_set_through_every_stage(tmp_path: Path) -> None:
-    recipe = Path(sfc.pipeline.__file__).parent / "configs" / "synthetic.yaml"
+    recipe = "synthetic"
     overrides = [
-        "--baseline=false",
-        "--data.synthetic_images=4",
-        "--classify.network.side_channels=[8,8,8,8]",
+        "--methods=[sfc]",
+        "--data.synthetic.images=4",
         "--classify.training.epochs=1",
         "--classify.training.batch=8",
         "--localize.scales=[1.0]",
@@ -321,22 +324,22 @@ def test_the_synthetic_set_through_every_stage(tmp_path: Path) -> None:
     ]
     scores = run(load_config([recipe], overrides), tmp_path)
     assert [(entry.split, len(entry.classes)) for entry in scores] == [("train", 10), ("val", 10)]
-    rows = len((RunFolder(tmp_path).synthetic_data / "train.csv").read_text().splitlines()) - 1
+    rows = len((RunFolder(tmp_path).own_data / "train.csv").read_text().splitlines()) - 1
     assert scores[0].images == rows == len(contents(tmp_path / "sfc/cams/train", ".cam"))
     ways = ["single", "single+crf", "multi", "multi+crf"]
     assert [masks.what for masks in scores[1].masks] == ways
     assert "learned from irn+crf masks" in scores[1].provenance["segmenter"]
-    val = (RunFolder(tmp_path).synthetic_data / "val.csv").read_text().splitlines()[1:]
+    val = (RunFolder(tmp_path).own_data / "val.csv").read_text().splitlines()[1:]
     assert len(contents(tmp_path / "sfc/predictions/irn+crf/val", ".png")) == 4 * len(val)
     assert (tmp_path / "report" / "index.html").is_file()
     with Image.open(next((tmp_path / "report").glob("*.png"))) as picture:
         assert np.asarray(picture).std() > 0
     before = snapshot(tmp_path)
-    with pytest.raises(ConfigError, match=r"data\.synthetic_seed was 0 and is 1"):
-        run(load_config([recipe], [*overrides, "--data.synthetic_seed=1"]), tmp_path)
+    with pytest.raises(ConfigError, match=r"seed was 0 and is 1"):
+        run(load_config([recipe], [*overrides, "--seed=1"]), tmp_path)
     assert snapshot(tmp_path) == before
     alone = load_config([recipe], [*overrides, "--data.val="])
-    assert [split for split, _ in read_data(alone, RunFolder(tmp_path)).splits()] == ["train"]
+    assert [split for split, _ in read_data(alone.data, RunFolder(tmp_path).own_data).splits()] == ["train"]
 
 
 @pytest.mark.parametrize("message", ["[pair.cc] Connection closed by peer [127.0.0.1]:1", "Connection reset by peer"])
@@ -345,11 +348,15 @@ def test_a_process_that_lost_its_peer_says_so(
 ) -> None:
     class Two:
         world_size = 2
+        is_global_zero = True
 
-    def lost(*_: object) -> None:
+        def barrier(self) -> None:
+            pass
+
+    def lost(*_: object, **__: object) -> None:
         raise RuntimeError(message)
 
-    monkeypatch.setattr(sfc.pipeline, "_run_stages", lost)
+    monkeypatch.setattr(sfc.pipeline, "_walk", lost)
     with pytest.raises(RuntimeError, match="peer"):
         run(config, tmp_path)
     monkeypatch.setattr("sfc.engine.processes.make_fabric", lambda _: Two())

@@ -39,6 +39,8 @@ def test_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_importing_the_package_imports_no_torch() -> None:
-    code = "import sys, sfc, sfc.config, sfc.cli; print(*(name in sys.modules for name in ('torch', 'timm', 'numba')))"
+    code = (
+        "import sys, sfc, sfc.cli, sfc.pipeline; print(*(name in sys.modules for name in ('torch', 'timm', 'numba')))"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["False", "False", "False"]

@@ -6,7 +6,7 @@ folder.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,11 @@ class RunConfig:
 
     def of_method(self, name: str) -> "RunConfig":
         """The settings of one of the methods."""
-        return METHODS[name].applied(self)
+        method = METHODS[name]
+        changed = replace(self, classify=method.change(self.classify))
+        if method.fusion_lambda is None:
+            return changed
+        return replace(changed, refine=replace(changed.refine, fusion_lambda=method.fusion_lambda))
 
 
 def load_config(recipes: Iterable[str | Path], overrides: Sequence[str] = ()) -> RunConfig:

@@ -11,7 +11,6 @@ from sfc.classify.losses import LOSSES
 
 if TYPE_CHECKING:
     from sfc.classify.config import ClassifyConfig, LossConfig
-    from sfc.config import RunConfig
 
 PAPER_SEEDS = 0.5
 """Threshold of the paper's seeds; its value is not published: ours."""
@@ -32,13 +31,6 @@ class Method:
     text: str
     change: Callable[[ClassifyConfig], ClassifyConfig]
     fusion_lambda: Any = None
-
-    def applied(self, config: RunConfig) -> RunConfig:
-        """The settings of a run with those of this method."""
-        changed = replace(config, classify=self.change(config.classify))
-        if self.fusion_lambda is None:
-            return changed
-        return replace(changed, refine=replace(changed.refine, fusion_lambda=self.fusion_lambda))
 
 
 def _plain(config: ClassifyConfig) -> ClassifyConfig:

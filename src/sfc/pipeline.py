@@ -72,9 +72,11 @@ def run(config: RunConfig, root: Path, stages: Sequence[str] = EVERYTHING) -> li
 
 def _needs_hub(config: RunConfig) -> bool:
     """Whether some network may start from weights that are on the hub."""
+    from sfc.segment.stage import FROM_CLASSIFIER
     from sfc.settings.shared import PUBLISHED
 
-    return any(network.weights == PUBLISHED for network in (config.classify.network, config.segment.network))
+    networks = (config.classify.network, config.segment.network)
+    return any(each.weights == PUBLISHED and each.backbone not in ("compact", FROM_CLASSIFIER) for each in networks)
 
 
 def jobs_of(fabric: Fabric, config: RunConfig, folder: RunFolder) -> list[Job]:

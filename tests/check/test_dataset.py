@@ -13,8 +13,8 @@ from rich.console import Console
 
 from sfc.check.dataset import CheckReport, check_dataset
 from sfc.check.report import print_report
-from sfc.data.config import DataConfig
 from sfc.data.images import write_mask
+from sfc.data.readers import DataSection
 from sfc.errors import DataError
 
 CLASSES = "background\nrare\ncommon\nnever\n"
@@ -34,7 +34,7 @@ def write(root: Path, table: str, rows: list[tuple[str, str, list[int] | None]])
 
 
 @pytest.fixture
-def sound(tmp_path: Path) -> DataConfig:
+def sound(tmp_path: Path) -> DataSection:
     write(
         tmp_path,
         "train",
@@ -48,7 +48,7 @@ def sound(tmp_path: Path) -> DataConfig:
     write(tmp_path, "val", [("v.png", "common", [0, 2, 255]), ("w.png", "rare", [1])])
     write(tmp_path, "scoring", [("1.png", "common", [0, 2]), ("3.png", "common;rare", [1, 2])])
     (tmp_path / "classes.txt").write_text(CLASSES)
-    return DataConfig(root=str(tmp_path), classes="classes.txt", val="val.csv", train_masks="scoring.csv")
+    return DataSection(root=str(tmp_path), classes="classes.txt", val="val.csv", train_masks="scoring.csv")
 
 
 def shown(report: CheckReport) -> str:
@@ -57,7 +57,7 @@ def shown(report: CheckReport) -> str:
     return stream.getvalue()
 
 
-def test_sound_data(sound: DataConfig) -> None:
+def test_sound_data(sound: DataSection) -> None:
     report = check_dataset(sound)
     assert report.broken == ()
     assert [(split.split, split.images, split.negatives, split.masks) for split in report.splits] == [
@@ -76,17 +76,17 @@ def test_sound_data(sound: DataConfig) -> None:
     ]
 
 
-def test_sizes(sound: DataConfig, tmp_path: Path) -> None:
+def test_sizes(sound: DataSection, tmp_path: Path) -> None:
     for name, size in (("1", (5, 7)), ("2", (9, 2))):
         Image.new("RGB", size).save(tmp_path / f"{name}.png")
-    report = check_dataset(DataConfig(root=sound.root))
+    report = check_dataset(DataSection(root=sound.root))
     height, width = report.splits[0].height, report.splits[0].width
     assert (height.minimum, height.median, height.maximum) == (2, 6, 7)
     assert (width.minimum, width.median, width.maximum) == (5, 8, 9)
     assert report.splits[0].sizes == 3
 
 
-def test_coefficient_is_that_of_the_training(sound: DataConfig) -> None:
+def test_coefficient_is_that_of_the_training(sound: DataSection) -> None:
     # 4 images in batches of 2: 2 steps of 1 draw, a slot each for common and rare. An image that shows common shows
     # rare in 1 of 3 cases, one that shows rare always shows common.
     common, rare, _ = (item.coefficient for item in check_dataset(sound, batch=2, draws=1).classes)
@@ -98,7 +98,7 @@ def test_coefficient_is_that_of_the_training(sound: DataConfig) -> None:
     assert rare == pytest.approx(expected_rare / mean)
 
 
-def test_everything_broken_is_listed(sound: DataConfig, tmp_path: Path) -> None:
+def test_everything_broken_is_listed(sound: DataSection, tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:20])
     (tmp_path / "2.png").unlink()
     write_mask(tmp_path / "masks" / "val" / "v.png", np.full((6, 8), 4, dtype=np.uint8))
@@ -119,7 +119,7 @@ def test_everything_broken_is_listed(sound: DataConfig, tmp_path: Path) -> None:
     assert "6 broken" in shown(report)
 
 
-def test_remarks(sound: DataConfig, tmp_path: Path) -> None:
+def test_remarks(sound: DataSection, tmp_path: Path) -> None:
     write(
         tmp_path,
         "val",
@@ -141,14 +141,14 @@ def test_remarks(sound: DataConfig, tmp_path: Path) -> None:
     }
 
 
-def test_many_examples_are_cut_short(sound: DataConfig, tmp_path: Path) -> None:
+def test_many_examples_are_cut_short(sound: DataSection, tmp_path: Path) -> None:
     write(tmp_path, "val", [(f"v{index}.png", "", [1]) for index in range(7)])
     remark = check_dataset(sound).remarks[0]
     assert remark.count == 7
     assert remark.examples == ("v0", "v1", "v2")
 
 
-def test_report_prints_and_serialises(sound: DataConfig) -> None:
+def test_report_prints_and_serialises(sound: DataSection) -> None:
     report = check_dataset(sound)
     text = shown(report)
     for words in ("train masks", "common", "head", "absent", "All files can be read.", "never"):
@@ -161,11 +161,11 @@ def test_report_prints_and_serialises(sound: DataConfig) -> None:
 def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path: Path) -> None:
     write(tmp_path, "train", [("[red]a.png", "[bold]", None)])
     (tmp_path / "[red]a.png").write_bytes(b"")
-    text = shown(check_dataset(DataConfig(root=str(tmp_path))))
+    text = shown(check_dataset(DataSection(root=str(tmp_path))))
     assert "[bold]" in text
     assert "[red]a.png: the file is empty" in text.replace("\n", "")
 
 
 def test_a_missing_table_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.csv: there is no such table"):
-        check_dataset(DataConfig(root=str(tmp_path)))
+        check_dataset(DataSection(root=str(tmp_path)))

@@ -18,7 +18,7 @@ def gradients(factor: float) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     full = net(image, mask)
     half = net(image[:, :, ::2, ::2], mask[:, :, ::2, ::2], prototypes=False)
     losses = MSDWLoss(torch.ones(3))(full, half, label)
-    (losses.prototype + losses.scale).backward()
+    (losses.terms["prototype"] + losses.terms["scale"]).backward()
     return {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}, losses.total.detach()
 
 

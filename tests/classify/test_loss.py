@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfc.classify.loss import MSDWLoss
+from sfc.classify.loss import ClassifierLoss, MSDWLoss
+from sfc.classify.losses.prototype import PrototypeSettings
 from sfc.classify.network import SFCOutput
 
 N, C, H, W = 3, 4, 6, 8
@@ -88,11 +89,14 @@ def test_terms_equal_plain_loops(seed: int) -> None:
     losses = MSDWLoss(coefficient, 1.6, 0.8)(full, half, label)
     classification = (soft_margin(full.score, label) + soft_margin(half.score, label)) / 2
     assert float(losses.classification.detach()) == pytest.approx(classification, rel=1e-6)
-    assert float(losses.prototype.detach()) == pytest.approx(1.6 * prototype_term(full, coefficient), rel=1e-6)
-    assert float(losses.scale.detach()) == pytest.approx(0.8 * scale_term(full, half, label, coefficient), rel=1e-6)
-    total = losses.classification + losses.prototype + losses.scale
+    assert float(losses.terms["prototype"].detach()) == pytest.approx(1.6 * prototype_term(full, coefficient), rel=1e-6)
+    assert float(losses.terms["scale"].detach()) == pytest.approx(
+        0.8 * scale_term(full, half, label, coefficient), rel=1e-6
+    )
+    assert list(losses.terms) == ["prototype", "scale"]
+    total = losses.classification + losses.terms["prototype"] + losses.terms["scale"]
     assert losses.total == total
-    assert all(value.ndim == 0 for value in (losses.classification, losses.prototype, losses.scale, losses.total))
+    assert all(value.ndim == 0 for value in (losses.classification, *losses.terms.values(), losses.total))
 
 
 def test_gradient_reaches_what_each_term_compares() -> None:
@@ -117,19 +121,44 @@ def test_equal_maps_cost_nothing() -> None:
     full = SFCOutput(full.score, full.classifier_cam, refined, prototype)
     half = SFCOutput(half.score, half.classifier_cam, small, None)
     losses = MSDWLoss(coefficient)(full, half, label)
-    assert float(losses.prototype) == pytest.approx(0, abs=1e-9)
-    assert float(losses.scale) == pytest.approx(0, abs=1e-9)
+    assert float(losses.terms["prototype"]) == pytest.approx(0, abs=1e-9)
+    assert float(losses.terms["scale"]) == pytest.approx(0, abs=1e-9)
 
 
 def test_parts_can_be_switched_off() -> None:
     full, half, label, coefficient = outputs()
     plain = SFCOutput(full.score, full.classifier_cam, full.refined_cam, None)
     losses = MSDWLoss(coefficient, prototype_weight=0, scale_weight=0)(plain, None, label)
-    assert losses.prototype == losses.scale == 0
+    assert losses.terms == {}
     assert float(losses.total.detach()) == pytest.approx(soft_margin(full.score, label), rel=1e-6)
     only_scale = MSDWLoss(coefficient, prototype_weight=0)(plain, half, label)
-    assert only_scale.prototype == 0
-    assert only_scale.scale > 0
+    assert only_scale.terms.keys() == {"scale"}
+    assert only_scale.terms["scale"] > 0
+    assert only_scale.total == only_scale.classification + only_scale.terms["scale"]
+
+
+def test_what_is_missing_or_weighs_nothing_is_off_and_needs_nothing() -> None:
+    full, half, label, coefficient = outputs()
+    prototype = ClassifierLoss(coefficient, {"prototype": PrototypeSettings(weight=0.5)})
+    assert prototype.needs_prototypes
+    assert not prototype.needs_half_size
+    losses = prototype(full, None, label)
+    assert losses.terms.keys() == {"prototype"}
+    assert float(losses.terms["prototype"].detach()) == pytest.approx(0.5 * prototype_term(full, coefficient), rel=1e-6)
+    off = ClassifierLoss(coefficient, {"prototype": PrototypeSettings(weight=0.0)})
+    assert not off.needs_prototypes
+    assert off(full, half, label).terms == {}
+    both = MSDWLoss(coefficient)
+    assert both.needs_prototypes
+    assert both.needs_half_size
+
+
+def test_classification_alone_keeps_the_columns_of_the_log() -> None:
+    full, half, label, coefficient = outputs()
+    losses = MSDWLoss(coefficient).without_cams(full, half, label)
+    assert losses.terms.keys() == {"prototype", "scale"}
+    assert all(term == 0 for term in losses.terms.values())
+    assert losses.total == losses.classification == MSDWLoss(coefficient)(full, half, label).classification
 
 
 def test_weights_without_their_maps_are_refused() -> None:

@@ -25,10 +25,10 @@ def test_absent_classes_take_no_part() -> None:
 
 def test_ties_go_by_class_order_and_shares_are_settings() -> None:
     assert class_groups([5, 5, 5]) == ["head", "medium", "tail"]
-    assert class_groups([4, 3, 2, 1], 0.25, 0.5) == ["head", "medium", "tail", "tail"]
-    assert class_groups([4, 3, 2, 1], 0.0, 0.0) == ["medium"] * 4
-    assert class_groups([1, 2], 0.5, 0.5) == ["tail", "head"]
-    assert class_groups([3, 2, 1], 0.5, 0.5) == ["head", "head", "tail"]
+    assert class_groups([4, 3, 2, 1], (0.25, 0.5)) == ["head", "medium", "tail", "tail"]
+    assert class_groups([4, 3, 2, 1], (0.0, 0.0)) == ["medium"] * 4
+    assert class_groups([1, 2], (0.5, 0.5)) == ["tail", "head"]
+    assert class_groups([3, 2, 1], (0.5, 0.5)) == ["head", "head", "tail"]
 
 
 @given(
@@ -36,7 +36,7 @@ def test_ties_go_by_class_order_and_shares_are_settings() -> None:
     shares=st.tuples(st.floats(0, 1), st.floats(0, 1)).filter(lambda pair: sum(pair) <= 1),
 )
 def test_groups_are_ordered_and_complete(counts: list[int], shares: tuple[float, float]) -> None:
-    groups = class_groups(np.array(counts, dtype=np.int64), *shares)
+    groups = class_groups(np.array(counts, dtype=np.int64), shares)
     assert [group == "absent" for group in groups] == [count == 0 for count in counts]
     of = {name: [count for count, group in zip(counts, groups, strict=True) if group == name] for name in set(groups)}
     for above, below in (("head", "medium"), ("medium", "tail"), ("head", "tail")):
@@ -46,5 +46,5 @@ def test_groups_are_ordered_and_complete(counts: list[int], shares: tuple[float,
 
 @pytest.mark.parametrize(("head", "tail"), [(-0.1, 0.5), (0.5, 1.1), (0.6, 0.6), (float("nan"), 0.1)])
 def test_impossible_shares(head: float, tail: float) -> None:
-    with pytest.raises(ConfigError, match="head_share"):
-        class_groups([1, 2, 3], head, tail)
+    with pytest.raises(ConfigError, match="group_shares"):
+        class_groups([1, 2, 3], (head, tail))

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
-from sfc.engine.fit import Job, StepBatches, fit, steps_per_epoch
-from sfc.engine.optimiser import ParameterGroup, schedule
+from sfc.engine.checkpoint import load_checkpoint, load_finished, save_checkpoint
+from sfc.engine.fit import StepBatches, Training, fit, steps_per_epoch
+from sfc.engine.optimiser import ADAMW_WARMUP, ParameterGroup, make_optimiser, schedule, warmup_steps
 from sfc.engine.processes import make_fabric
 from sfc.errors import CheckpointError, ConfigError, DataError, SFCError
 from sfc.settings.shared import MachineConfig, TrainingConfig
 
-CPU = MachineConfig(accelerator="cpu", workers=0, threads=1)
+CPU = MachineConfig(accelerator="cpu", workers=0, threads=1, checkpoint_every=4)
 
 
 class Points(Dataset):
@@ -58,71 +58,101 @@ class Regression(nn.Module):
         return {"error": loss, "total": loss}
 
 
-def job(samples: Dataset | None = None, **options: object) -> Job:
+def training(samples: Dataset | None = None, **options: object) -> Training:
     objective = Regression()
-    return Job(
+    return Training(
         objective=objective,
         model=objective.net,
         samples=samples or Points(),
         groups=[ParameterGroup(list(objective.net.parameters()))],
         fingerprint={"rate": 1},
+        seed=3,
+        warmup=2,
+        clip=1.0,
         **options,
     )
 
 
-def train(folder: Path, config: TrainingConfig, machine: MachineConfig = CPU, **options: object) -> Job:
-    this = job(**options)
+def train(folder: Path, config: TrainingConfig, machine: MachineConfig = CPU, **options: object) -> Training:
+    this = training(**options)
     fit(make_fabric(machine), this, config, machine, folder, "test")
     return this
 
 
-CONFIG = TrainingConfig(
-    learning_rate=0.05, momentum=0.9, batch=8, epochs=6, seed=3, checkpoint_every=4, clip=1.0, warmup=2
-)
+CONFIG = TrainingConfig(optimiser="sgd", learning_rate=0.05, batch=8, epochs=6)
 
 
 def test_schedule_is_poly_after_a_linear_warm_up() -> None:
-    config = TrainingConfig(poly_power=0.9, warmup=0)
-    assert schedule(config, 0, 100) == 1
-    assert schedule(config, 50, 100) == pytest.approx(0.5**0.9)
-    assert schedule(config, 99, 100) == pytest.approx(0.01**0.9)
-    warm = TrainingConfig(poly_power=0.9, warmup=10)
-    assert schedule(warm, 0, 100) == pytest.approx(0.1)
-    assert schedule(warm, 20, 100) == schedule(config, 20, 100)
+    assert schedule(0, 100) == 1
+    assert schedule(50, 100) == pytest.approx(0.5**0.9)
+    assert schedule(99, 100) == pytest.approx(0.01**0.9)
+    assert schedule(0, 100, warmup=10) == pytest.approx(0.1)
+    assert schedule(20, 100, warmup=10) == schedule(20, 100)
 
 
 def test_schedule_may_be_renewed_every_few_steps_only() -> None:
-    every, tenth = TrainingConfig(poly_power=0.9), TrainingConfig(poly_power=0.9, poly_every=10)
-    expected = [schedule(every, step - step % 10, 95) for step in range(95)]
-    assert [schedule(tenth, step, 95) for step in range(95)] == expected
+    expected = [schedule(step - step % 10, 95) for step in range(95)]
+    assert [schedule(step, 95, poly_every=10) for step in range(95)] == expected
     assert len(set(expected)) == 10
 
 
+@pytest.mark.parametrize(
+    ("optimiser", "kind", "momentum", "warmup"),
+    [
+        ("sgd", torch.optim.SGD, 0.9, 0),
+        ("sgd-released", torch.optim.SGD, 1e-4, 0),
+        ("adamw", torch.optim.AdamW, None, ADAMW_WARMUP),
+    ],
+)
+def test_an_optimiser_comes_with_its_momentum_and_warm_up(
+    optimiser: str, kind: type[torch.optim.Optimizer], momentum: float | None, warmup: int
+) -> None:
+    config = TrainingConfig(optimiser=optimiser, learning_rate=0.2, weight_decay=0.3)
+    made = make_optimiser(config, [ParameterGroup([nn.Parameter(torch.ones(1))], factor=5, decay=True)])
+    (group,) = made.param_groups
+    assert type(made) is kind
+    assert (group.get("momentum"), group["lr"], group["weight_decay"]) == (momentum, 1.0, 0.3)
+    assert warmup_steps(config) == warmup
+
+
+def test_gradients_are_clipped_where_the_training_says_so(tmp_path: Path) -> None:
+    weights = {}
+    for clip in (0.0, 1e-3):
+        this = training()
+        this.clip, before = clip, torch.cat([p.detach().flatten() for p in this.model.parameters()])
+        fit(make_fabric(CPU), this, replace(CONFIG, epochs=1), CPU, tmp_path / str(clip), "test")
+        weights[clip] = torch.cat([p.detach().flatten() for p in this.model.parameters()]) - before
+    # Five steps of a velocity of at most 1e-3 / (1 - 0.9) and some weight decay.
+    assert weights[1e-3].norm() < 5 * 0.05 * 1e-2 + 1e-3
+    assert weights[0.0].norm() > 10 * weights[1e-3].norm()
+
+
 def test_each_epoch_shows_each_image_once_and_processes_share_the_global_batch() -> None:
-    config = TrainingConfig(batch=8, epochs=3, seed=1)
-    whole = list(StepBatches(40, config, 0))
-    assert len(whole) == len(StepBatches(40, config, 0)) == 15
+    config = TrainingConfig(batch=8, epochs=3)
+    whole = list(StepBatches(40, config, seed=1))
+    assert len(whole) == len(StepBatches(40, config, seed=1)) == 15
     for epoch in range(3):
         keys = [key for step in whole[5 * epoch : 5 * epoch + 5] for key in step]
         assert {key[0] for key in keys} == {epoch}
         assert sorted(key[1] for key in keys) == list(range(40))
     assert [key[1] for key in whole[0]] != [key[1] for key in whole[5]]
-    shares = [list(StepBatches(40, config, 0, rank, 2)) for rank in (0, 1)]
+    shares = [list(StepBatches(40, config, 1, 0, rank, 2)) for rank in (0, 1)]
     assert [a + b for a, b in zip(*shares, strict=True)] == whole
-    assert list(StepBatches(40, config, 7)) == whole[7:]
+    assert list(StepBatches(40, config, 1, first_step=7)) == whole[7:]
+    assert list(StepBatches(40, config, seed=2)) != whole
 
 
 def test_fewer_images_than_a_batch_are_repeated() -> None:
     config = TrainingConfig(batch=8, epochs=1)
     assert steps_per_epoch(3, config) == 1
-    (batch,) = StepBatches(3, config, 0)
+    (batch,) = StepBatches(3, config, seed=0)
     assert sorted({index for _, index in batch}) == [0, 1, 2]
     assert len(batch) == 8
 
 
 def test_batch_that_processes_cannot_share_is_refused() -> None:
     with pytest.raises(ConfigError, match="batch 7 cannot be shared equally by 2"):
-        StepBatches(40, TrainingConfig(batch=7), 0, 0, 2)
+        StepBatches(40, TrainingConfig(batch=7), 0, 0, 0, 2)
 
 
 def test_training_learns_and_logs_every_step(tmp_path: Path) -> None:
@@ -169,7 +199,7 @@ def test_a_batch_in_parts_makes_the_steps_of_the_whole(tmp_path: Path) -> None:
 
     weights, logs = [], []
     for name, split in (("whole", None), ("parts", halves)):
-        this = job(split=split)
+        this = training(split=split)
         this.objective.net[1] = nn.Identity()  # each part draws its own dropout
         fit(make_fabric(CPU), this, CONFIG, CPU, tmp_path / name, "test")
         weights.append(torch.cat([p.detach().flatten() for p in this.model.parameters()]))
@@ -190,10 +220,10 @@ def test_groups_may_go_without_weight_decay(tmp_path: Path) -> None:
         def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
             return {"total": 0 * (self.decayed.sum() + self.kept.sum())}
 
-    for optimiser in ("sgd", "adamw"):
+    for optimiser in ("sgd", "sgd-released", "adamw"):
         still = Still()
         groups = [ParameterGroup([still.decayed]), ParameterGroup([still.kept], decay=False)]
-        this = Job(objective=still, model=still, samples=Points(), groups=groups, fingerprint={})
+        this = Training(objective=still, model=still, samples=Points(), groups=groups, fingerprint={}, seed=3)
         config = replace(CONFIG, optimiser=optimiser, weight_decay=0.1)
         fit(make_fabric(CPU), this, config, CPU, tmp_path / optimiser, "test")
         assert (still.kept == 1).all()
@@ -204,7 +234,7 @@ SCRIPT = textwrap.dedent("""
     import sys, time
     from pathlib import Path
     sys.path.insert(0, {tests!r})
-    import test_training as t
+    import test_fit as t
     from dataclasses import replace
     def slow(batch, step):
         time.sleep(0.01)
@@ -248,10 +278,40 @@ def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
 
 def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
     train(tmp_path, CONFIG)
-    other = job()
+    other = training()
     other.fingerprint = {"rate": 2}
     with pytest.raises(ConfigError, match="rate was 1 and is 2"):
         fit(make_fabric(CPU), other, CONFIG, CPU, tmp_path, "test")
+
+
+def test_a_finished_training_is_loaded_only_for_what_it_was_begun_with(tmp_path: Path) -> None:
+    train(tmp_path, CONFIG)
+    path = tmp_path / "checkpoint.pt"
+    assert load_finished(path, {"rate": 1})["step"] == 30
+    assert load_finished(path, {})["step"] == 30
+    with pytest.raises(ConfigError, match=r"checkpoint\.pt was begun with other settings: rate was 1 and is 2"):
+        load_finished(path, {"rate": 2})
+    with pytest.raises(ConfigError, match="colour was None and is 'red'"):
+        load_finished(path, {"rate": 1, "colour": "red"})
+    save_checkpoint(path, {**load_checkpoint(path), "step": 12})
+    with pytest.raises(CheckpointError, match="training stopped at step 12 of 30; finish it first"):
+        load_finished(path, {"rate": 1})
+
+
+def test_how_often_it_saves_may_change_within_a_training(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole", CONFIG)
+
+    def interrupt(batch: dict, step: int) -> dict:
+        if step == 11:
+            raise Interrupted
+        return batch
+
+    with pytest.raises(Interrupted):
+        train(tmp_path / "parts", CONFIG, replace(CPU, checkpoint_every=5), before_step=interrupt)
+    assert load_checkpoint(tmp_path / "parts" / "checkpoint.pt")["step"] == 10
+    resumed = train(tmp_path / "parts", CONFIG, replace(CPU, checkpoint_every=7))
+    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
@@ -275,7 +335,7 @@ def test_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unreadable_image_ends_training_with_its_own_message(tmp_path: Path, workers: int) -> None:
-    machine = MachineConfig(accelerator="cpu", workers=workers)
+    machine = replace(CPU, workers=workers)
     with pytest.raises(DataError, match=r"^13\.jpg: the file is truncated$"):
         train(tmp_path, CONFIG, machine, samples=Points(broken=13))
 
@@ -297,7 +357,7 @@ def test_full_disk_is_one_sentence_and_keeps_the_old_checkpoint(
 ) -> None:
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(path, {"step": 1})
-    monkeypatch.setattr("sfc.run.folder.os.fdopen", lambda descriptor, mode: open("/dev/full", mode))
+    monkeypatch.setattr("sfc.run.files.os.fdopen", lambda descriptor, mode: open("/dev/full", mode))
     with pytest.raises(SFCError, match=r"checkpoint\.pt: cannot be written"):
         save_checkpoint(path, {"step": 2, "weights": torch.zeros(100000)})
     monkeypatch.undo()

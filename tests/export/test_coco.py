@@ -16,8 +16,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from scipy import ndimage
 
-from sfc.data.config import DataConfig
 from sfc.data.images import write_mask
+from sfc.data.readers import DataSection
 from sfc.data.readers.coco import read_coco
 from sfc.errors import DataError
 from sfc.export.coco import export_coco
@@ -120,7 +120,7 @@ def test_instances_touch_at_corners_and_small_ones_go(tmp_path: Path) -> None:
 
 def test_our_own_reader_takes_it(write: Write, masks: dict[str, np.ndarray], tmp_path: Path) -> None:
     export_coco(write(tmp_path, masks), tmp_path / "instances_photos.json", instances=True)
-    data = read_coco(DataConfig(format="coco", root=str(tmp_path), train="photos"), "train")
+    data = read_coco(DataSection(format="coco", root=str(tmp_path), train="photos"), "train")
     assert data.classes == ("cat", "dog", "cow")
     assert [record.id for record in data.records] == list(masks)
     for record, mask in zip(data.records, masks.values(), strict=True):

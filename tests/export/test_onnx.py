@@ -19,18 +19,17 @@ from sfc.errors import SFCError
 from sfc.export import onnx as module
 from sfc.export.onnx import export_onnx
 from sfc.segment.config import PredictConfig
+from sfc.segment.deeplab import DeepLabV2Settings
 from sfc.segment.model import Model
-from sfc.segment.networks import build_segmenter
+from sfc.segment.networks import SegmenterSection, build_segmenter
 from sfc.segment.probabilities import ImageLogits
 from sfc.segment.segmenter import Segmenter, SegmenterConfig
 
-COMPACT = SegmenterConfig(backbone="compact", pretrained=False, atrous_rates=(1, 2), frozen_norm=False)
+COMPACT = SegmenterSection(backbone="compact", weights="none", deeplab_v2=DeepLabV2Settings(atrous_rates=(1, 2)))
 NETWORKS = {
     "compact": COMPACT,
-    "timm, folded norms": SegmenterConfig(backbone="resnet18", pretrained=False, atrous_rates=(2, 4)),
-    "library, padded": SegmenterConfig(
-        architecture="DeepLabV3Plus", backbone="resnet18", pretrained=False, output_stride=16
-    ),
+    "timm, folded norms": SegmenterSection(backbone="resnet18", deeplab_v2=DeepLabV2Settings(atrous_rates=(2, 4))),
+    "library, padded": SegmenterSection(architecture="DeepLabV3Plus", backbone="resnet18"),
 }
 SIZES = ((1, 37, 53), (1, 96, 64), (2, 128, 131))
 
@@ -83,7 +82,7 @@ def test_onnxruntime_agrees_with_torch_at_any_size(
     name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(2)
-    model = model_of(build_segmenter(NETWORKS[name], 3), NETWORKS[name])
+    model = model_of(build_segmenter(NETWORKS[name], 3, blank=True), NETWORKS[name])
     before = {key: value.clone() for key, value in model.net.state_dict().items()}
     export_onnx(model, tmp_path / "model.onnx")
     assert capfd.readouterr() == ("", "")

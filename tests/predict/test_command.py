@@ -19,7 +19,8 @@ from sfc.config import load_config
 from sfc.data.images import read_image, read_mask
 from sfc.predict import stage
 from sfc.predict.folder import read_images
-from sfc.refine.crf.labels import fused_cam
+from sfc.predict.models import open_system
+from sfc.refine.refiner import Maps
 
 SQUARES = ("red", "green", "blue")
 CPU = ["--machine.accelerator=cpu", "--machine.threads=1"]
@@ -60,7 +61,7 @@ def test_masks_of_a_folder_by_the_segmenter(squares_run: Path, photos: Path, tmp
     assert (out / "overlays" / "0.jpg").is_file()
     note = json.loads((out / "predictions.json").read_text())
     assert note["classes"] == ["red", "green", "blue"]
-    assert note["settings"]["scales"] == [1.0, 0.75, 0.5]
+    assert (note["settings"]["scales"], note["settings"]["tile"]) == ([1.0, 0.75, 0.5], 1024)
 
 
 def test_what_is_there_stays_and_a_broken_photograph_stops_no_other(
@@ -107,7 +108,7 @@ def test_a_second_call_into_the_same_folder_loses_none_of_the_first(
     assert set(read_images(out / "images.csv")) == {"0", "1"}
 
 
-def test_crf_scales_tiles_and_variant_change_the_masks(squares_run: Path, photos: Path, tmp_path: Path) -> None:
+def test_crf_scales_tiles_and_method_change_the_masks(squares_run: Path, photos: Path, tmp_path: Path) -> None:
     ways = {
         "plain call": [],
         "crf": ["--crf=true"],
@@ -115,7 +116,7 @@ def test_crf_scales_tiles_and_variant_change_the_masks(squares_run: Path, photos
         "mirror": ["--mirror=true"],
         "mean": ["--pooling=mean"],
         "tiles": ["--tile=64"],
-        "other system": ["--variant=plain"],
+        "other method": ["--method=cam"],
     }
     probabilities = {}
     for name, options in ways.items():
@@ -125,6 +126,13 @@ def test_crf_scales_tiles_and_variant_change_the_masks(squares_run: Path, photos
     for name, values in probabilities.items():
         if name != "plain call":
             assert not np.array_equal(values, probabilities["plain call"]), name
+
+
+def test_the_last_method_is_meant_where_none_is_named(squares_run: Path) -> None:
+    assert open_system(str(squares_run))[1].root == squares_run / "sfc"
+    config, folder = open_system(str(squares_run), "cam")
+    assert folder.root == squares_run / "cam"
+    assert config.classify.bank_draws == 0
 
 
 def test_masks_by_cams_with_given_and_predicted_labels(
@@ -140,11 +148,11 @@ def test_masks_by_cams_with_given_and_predicted_labels(
     assert set(np.unique(found["wide.png"])) <= {0, 2}
     assert found["wide.png"].shape == (90, 150)
     config = load_config([squares_run / "config.yaml"])
-    net, _ = load_classifier(config.classify, SQUARES, squares_run / "sfc" / "classify")
-    keys, weight, prototype = infer_cams(net, read_image(photos / "0.png"), [1, 0, 1], config.localize.scales)
-    expected = keys[fused_cam(weight, prototype, config.refine.seeds.fusion_lambda).argmax(axis=0)]
+    net = load_classifier(config.classify, config.seed, SQUARES, squares_run / "sfc" / "classify")
+    maps = Maps(*infer_cams(net, read_image(photos / "0.png"), [1, 0, 1], config.localize.scales))
+    expected = maps.keys[maps.fused(config.refine.label_lambda).argmax(axis=0)]
     np.testing.assert_array_equal(found["0.png"], expected)
-    assert predict(*given, "--labels", table, "--out", tmp_path / "other", "--variant=plain") == 0
+    assert predict(*given, "--labels", table, "--out", tmp_path / "other", "--method=cam") == 0
     table.write_text(table.read_text().replace("red;blue", "green"))
     assert predict(*given, "--labels", table, "--out", tmp_path / "given") == 2
     assert "settings.labels was" in capsys.readouterr().err
@@ -192,6 +200,8 @@ def test_predictions_become_coco_and_yolo(squares_run: Path, photos: Path, tmp_p
     [
         (["predict", "{tmp}/none", "{photos}"], "neither a run folder (config.yaml) nor a model folder"),
         (["predict", "{run}", "{photos}", "--trained-on=irn"], "segmenter/irn/checkpoint.pt: no such checkpoint"),
+        (["predict", "{run}", "{photos}", "--method=sfc-paper"], "has no method 'sfc-paper', but cam, sfc"),
+        (["export", "{run}", "--coco=x.json", "--method=cam"], "--method has nothing to act on"),
         (["predict", "{run}", "{photos}", "--scales=[]"], "--scales are factors from 0.01 to 16"),
         (["predict", "{run}", "{photos}", "--pooling=most"], "--pooling is maximum or mean, not most"),
         (["predict", "{run}", "{photos}", "--scales=[.nan]"], "--scales are factors from 0.01 to 16"),

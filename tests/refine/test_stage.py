@@ -19,7 +19,8 @@ from sfc.errors import ConfigError, SFCError
 from sfc.evaluate.scores import Scores, read_scores
 from sfc.localize.store import load_cams, save_cams
 from sfc.pipeline import run
-from sfc.refine.crf.labels import fused_cam
+from sfc.refine.crf.config import CRFConfig
+from sfc.refine.methods import REFINERS
 
 METHODS = ("none", "crf", "irn", "irn+crf")
 
@@ -28,13 +29,13 @@ METHODS = ("none", "crf", "irn", "irn+crf")
 def finished(squares_run: Path, tmp_path: Path) -> Path:
     """A copy of the run without its masks."""
     folder = Path(shutil.copytree(squares_run, tmp_path / "run"))
-    for name in ("plain", "sfc"):
+    for name in ("cam", "sfc"):
         shutil.rmtree(folder / name / "masks")
     return folder
 
 
 def config(recipe: Path, **refine: Any) -> RunConfig:
-    base = replace(load_config([recipe]), baseline=False)
+    base = replace(load_config([recipe]), methods=("sfc",))
     return replace(base, refine=replace(base.refine, **refine))
 
 
@@ -82,10 +83,10 @@ def test_masks_hold_only_the_labels_of_their_image(refined: Path) -> None:
 
 
 def test_without_refinement_masks_are_the_argmax(refined: Path, recipe: Path) -> None:
-    weight = config(recipe).refine.seeds.fusion_lambda
+    weight = config(recipe).refine.label_lambda
     for name, mask in masks(refined, "none").items():
-        keys, *cams = load_cams(refined / "sfc/cams/train/train" / f"{name}.cam")
-        assert np.array_equal(mask, keys[fused_cam(cams[0], cams[1], weight).argmax(axis=0)])
+        keys, classifier, prototype = load_cams(refined / "sfc/cams/train/train" / f"{name}.cam")
+        assert np.array_equal(mask, keys[(classifier + np.float32(weight) * prototype).argmax(axis=0)])
 
 
 def test_one_table_scores_every_step(refined: Path, recipe: Path) -> None:
@@ -131,7 +132,7 @@ def test_a_stopped_training_ends_with_the_same_network(
         patch.setattr(torch.optim.AdamW, "step", failing)
         with pytest.raises(KeyboardInterrupt):
             refine(finished, settings)
-    assert not (finished / "sfc/masks/irn").exists()
+    assert masks(finished, "irn") == {}
     refine(finished, settings)
     ours, theirs = (torch.load(f / "sfc/relation/checkpoint.pt", weights_only=True) for f in (finished, refined))
     assert ours["model"].keys() == theirs["model"].keys()
@@ -142,14 +143,12 @@ def test_a_stopped_training_ends_with_the_same_network(
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ({"crf": {"iterations": 3}}, "crf.iterations was 10 and is 3"),
-        ({"seeds": {"fusion_lambda": 0.5}}, "seeds.fusion_lambda was 0.7 and is 0.5"),
+        ({"crf": CRFConfig(gaussian=(2.0, 3.0))}, r"refine\.crf\.gaussian was \[3\.0, 3\.0\] and is \[2\.0, 3\.0\]"),
+        ({"fusion_lambda": 0.5}, r"refine\.fusion_lambda was 'released' and is 0\.5"),
     ],
 )
 def test_masks_of_other_settings_are_refused(refined: Path, recipe: Path, override: dict[str, Any], words: str) -> None:
-    base = config(recipe)
-    changed = {name: replace(getattr(base.refine, name), **values) for name, values in override.items()}
-    settings = replace(base, refine=replace(base.refine, **changed))
+    settings = config(recipe, **override)
     for stage in ("refine", "evaluate"):
         with pytest.raises(ConfigError, match=words):
             run(settings, refined, (stage,))
@@ -173,12 +172,34 @@ def test_cams_of_another_size_than_their_image_are_named(finished: Path, recipe:
 
 def test_refinement_without_cams_says_what_to_do(finished: Path, recipe: Path) -> None:
     shutil.rmtree(finished / "sfc/cams")
-    with pytest.raises(ConfigError, match="there are no CAMs; localize the run first"):
+    with pytest.raises(ConfigError, match=r"cams/train: there is no CAMs of train; run `sfc localize` first"):
         refine(finished, config(recipe))
 
 
-def test_a_relation_network_of_another_backbone_is_refused(refined: Path, recipe: Path) -> None:
+def test_a_relation_network_of_other_settings_is_refused(refined: Path, recipe: Path) -> None:
     base = config(recipe, method="irn")
-    relation = replace(base.refine.relation, backbone="resnet18", pretrained=False)
-    with pytest.raises(ConfigError, match="begun with other settings"):
-        refine(refined, replace(base, refine=replace(base.refine, relation=relation)))
+    irn = replace(base.refine.irn, radius=3)
+    with pytest.raises(ConfigError, match=r"masks/irn/origin\.json was begun with other settings: refine\.irn\.radius"):
+        refine(refined, config(recipe, method="irn", irn=irn))
+
+
+def test_the_relation_network_starts_from_the_weights_that_the_classifier_had(
+    recipe: Path, squares_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From scratch its backbone is the trained classifier's; where there were weights, a network of those."""
+    asked = []
+
+    class Asked(Exception):
+        pass
+
+    def start(job: Any) -> Any:
+        asked.append(job.backbone())
+        raise Asked
+
+    monkeypatch.setattr(REFINERS["irn"], "start", start)
+    folder = Path(shutil.copytree(squares_run, tmp_path / "run"))
+    with pytest.raises(Asked):
+        refine(folder, config(recipe, method="irn"))
+    trained = torch.load(folder / "sfc/classify/checkpoint.pt", weights_only=True)["model"]
+    state = asked[0].state_dict()
+    assert all(torch.equal(value, trained[f"backbone.{name}"]) for name, value in state.items())

@@ -17,7 +17,8 @@ from sfc.data.records import DataSet, Record
 from sfc.evaluate.cams import evaluate_cams
 from sfc.evaluate.scores import MaskScore, Scores
 from sfc.localize.store import cam_path, save_cams
-from sfc.report import Gallery, Source, write_report
+from sfc.report.examples import Gallery, Source
+from sfc.report.page import write_report
 
 CLASSES = ("car & van", "<tree>", "$5 note$", "自転車", "bus_stop")
 COUNTS = np.array([40, 20, 9, 3, 0])

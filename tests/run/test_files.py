@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import sfc.run.folder
+import sfc.run.files
+import sfc.run.provenance
 from sfc.errors import SFCError
 from sfc.run.files import atomic_write, write_json
 from sfc.run.provenance import versions

@@ -17,30 +17,34 @@ import torch
 import sfc
 from sfc.config import RunConfig, load_config
 from sfc.errors import CheckpointError, ConfigError, SFCError
+from sfc.networks.backbone import Backbone
 from sfc.pipeline import run
+from sfc.predict.models import load_run_model
 from sfc.run.files import file_hash
 from sfc.run.folder import RunFolder
 from sfc.run.provenance import versions
 from sfc.segment.config import PredictConfig
-from sfc.segment.model import Model, load_run_model, save_model
-from sfc.segment.networks import build_segmenter
+from sfc.segment.deeplab import DeepLabV2Settings
+from sfc.segment.model import Model, save_model
+from sfc.segment.networks import SegmenterSection, build_segmenter
+from sfc.segment.predict import TILE, Predictor
 from sfc.segment.probabilities import ImageLogits, smoothed
 from sfc.segment.segmenter import SegmenterConfig
 
-COMPACT = SegmenterConfig(backbone="compact", pretrained=False, atrous_rates=(1, 2), frozen_norm=False)
+COMPACT = SegmenterSection(backbone="compact", weights="none", deeplab_v2=DeepLabV2Settings(atrous_rates=(1, 2)))
 NETWORKS = {
     "compact": COMPACT,
-    "timm": SegmenterConfig(backbone="resnet18", pretrained=False, atrous_rates=(2,)),
-    "library": SegmenterConfig(architecture="FPN", backbone="resnet18", pretrained=False),
+    "timm": SegmenterSection(backbone="resnet18", deeplab_v2=DeepLabV2Settings(atrous_rates=(2,))),
+    "library": SegmenterSection(architecture="FPN", backbone="resnet18"),
 }
-PREDICT = PredictConfig(scales=(1.0, 0.5), mirror=True, pooling="mean", tile=64, overlap=16)
+PREDICT = PredictConfig(scales=(1.0, 0.5), mirror=True, pooling="mean")
 PROVENANCE = {"data": {"input_hash": "abc"}, "masks": "crf", "manifest": {"command": ["sfc", "run", "é"]}}
 
 
 def untrained(config: SegmenterConfig = COMPACT, predict: PredictConfig = PREDICT) -> Model:
     """Of random weights whose answers differ from pixel to pixel, norms included."""
     torch.manual_seed(3)
-    net = build_segmenter(config, 3).eval()
+    net = build_segmenter(config, 3, blank=True).eval()
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, value in net.state_dict().items():
@@ -96,9 +100,10 @@ def test_probabilities_are_those_of_the_settings_and_the_way() -> None:
 
 
 def test_large_images_go_through_in_tiles() -> None:
-    model, image = untrained(), picture(150, 60)
+    model, image = untrained(), picture(TILE + 70, 60)
+    assert len(list(Predictor(model.net, PREDICT).strips(image, ("multi",)))) == 2
     tiled = model.probabilities(image)
-    assert tiled.shape == (3, 150, 60)
+    assert tiled.shape == (3, TILE + 70, 60)
     np.testing.assert_allclose(tiled.sum(axis=0), 1, atol=1e-5)
     np.testing.assert_array_equal(model.mask(image), tiled.argmax(axis=0))
 
@@ -121,18 +126,24 @@ def test_a_folder_holds_two_files_that_say_what_others_need(folder: Path, tmp_pa
     assert json.loads((tmp_path / "library" / "config.json").read_text())["sizes"]["padded_to_multiple"] == 32
 
 
-def test_settings_that_would_fetch_weights_are_not_handed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = untrained(NETWORKS["timm"])
-    save_model(replace(model, network=replace(model.network, pretrained=True, weights="mine.pth")), tmp_path / "model")
-    edit(tmp_path / "model", lambda content: content["network"].update(pretrained=True))
+@pytest.mark.parametrize("name", ["timm", "library"])
+def test_settings_that_would_fetch_weights_fetch_none(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, folder = untrained(NETWORKS[name]), tmp_path / "model"
+    save_model(replace(model, network=replace(model.network, weights=str(tmp_path / "mine.pth"))), folder)
+    assert "mine.pth" not in (folder / "config.json").read_text(encoding="utf-8")
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("asked the network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    loaded = sfc.load(tmp_path / "model")
-    assert (loaded.network.pretrained, loaded.network.weights) == (False, "")
+    loaded = sfc.load(folder)
+    assert loaded.network.weights == "published"
+    assert loaded.net.frozen_norm
     assert loaded.weights_hash() == model.weights_hash()
+    edit(folder, lambda content: content["network"].update(weights="mine.pth"))
+    assert sfc.load(folder).weights_hash() == model.weights_hash()
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -164,9 +175,9 @@ BROKEN: dict[str, tuple[Callable[[Path], object], type[SFCError], str]] = {
         r"config\.json: damaged \(holds no names and values\)$",
     ),
     "another format": (
-        lambda folder: edit(folder, lambda content: content.update(format=2)),
+        lambda folder: edit(folder, lambda content: content.update(format=1)),
         CheckpointError,
-        r"config\.json: format 2; this version of sfc reads 1$",
+        r"config\.json: format 1; this version of sfc reads 2$",
     ),
     "no background": (
         lambda folder: edit(folder, lambda content: content["classes"].pop(0)),
@@ -186,7 +197,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], type[SFCError], str]] = {
     "an unknown setting": (
         lambda folder: edit(folder, lambda content: content["predict"].update(colour=3)),
         ConfigError,
-        r"config\.json: .*colour",
+        r"config\.json: there is no setting 'predict\.colour'$",
     ),
     "a setting out of range": (
         lambda folder: edit(folder, lambda content: content["predict"].update(scales=[0.0])),
@@ -219,7 +230,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], type[SFCError], str]] = {
         r"model\.safetensors: not the weights of the network in config\.json \(branches\.0\.weight does not fit\)$",
     ),
     "other weights": (
-        lambda folder: edit(folder, lambda content: content["network"].update(atrous_rates=[1])),
+        lambda folder: edit(folder, lambda content: content["network"]["deeplab_v2"].update(atrous_rates=[1])),
         CheckpointError,
         r"model\.safetensors: not the weights of the network in config\.json \(branches\.1\.bias does not fit\)$",
     ),
@@ -253,19 +264,19 @@ def finished(squares_run: Path, recipe: Path) -> tuple[RunFolder, RunConfig]:
 
 def test_a_run_hands_its_segmenter_over(finished: tuple[RunFolder, RunConfig], tmp_path: Path) -> None:
     folder, config = finished
-    variant = folder.variant("sfc")
-    model = load_run_model(variant, config, "crf")
+    system = folder.system("sfc")
+    model = load_run_model(system, config, "crf")
     assert model.classes == ("red", "green", "blue")
-    assert (model.network.backbone, model.network.pretrained) == ("compact", False)
+    assert (model.network.backbone, model.network.weights) == ("compact", "none")
     assert model.predict == config.predict
-    weights = variant.segmenter("crf") / "checkpoint.pt"
+    weights = system.segmenter("crf") / "checkpoint.pt"
     saved = torch.load(weights, weights_only=True)["model"]
     assert all(torch.equal(value, saved[name]) for name, value in model.net.state_dict().items())
     assert model.provenance["checkpoint"] == file_hash(weights)
     assert model.provenance["masks"] == "crf"
     assert model.provenance["data"]["settings"]["root"] == Path(config.data.root).name
     assert len(model.provenance["data"]["input_hash"]) == 64
-    assert model.provenance["origin"]["classifier"] == file_hash(variant.classify / "checkpoint.pt")
+    assert model.provenance["origin"]["inputs"]["classify"] == file_hash(system.classify / "checkpoint.pt")
     assert str(folder.root.parent) not in str(model.provenance)
     save_model(model, tmp_path / "model")
     loaded = sfc.load(tmp_path / "model")
@@ -280,7 +291,7 @@ def test_classes_are_those_of_the_training_wherever_the_data_went(
     copy = RunFolder(Path(shutil.copytree(folder.root, tmp_path / "run")))
     copy.manifest.unlink()  # it speaks of the run's last command, whoever's that was
     moved = replace(config, data=replace(config.data, root="/gone", classes="gone.txt"))
-    model = load_run_model(copy.variant("sfc"), moved, "crf")
+    model = load_run_model(copy.system("sfc"), moved, "crf")
     assert model.classes == ("red", "green", "blue")
     assert model.provenance["versions"]["torch"] == versions()["torch"]
 
@@ -290,22 +301,41 @@ def test_a_segmenter_of_the_truth_is_one_of_the_runs(
 ) -> None:
     folder, _ = finished
     copy = RunFolder(Path(shutil.copytree(folder.root, tmp_path / "run")))
-    pseudo = load_config([recipe], ["--baseline=false"])
-    run(load_config([recipe], ["--baseline=false", "--segment.masks=truth"]), copy.root, ("segment",))
-    model = load_run_model(copy.variant("sfc"), pseudo, "truth")
-    assert model.provenance["masks"] == model.provenance["origin"]["masks"] == "truth"
-    assert model.weights_hash() != load_run_model(copy.variant("sfc"), pseudo, "crf").weights_hash()
+    pseudo = replace(load_config([recipe]), methods=("sfc",))
+    run(replace(pseudo, segment=replace(pseudo.segment, masks="truth")), copy.root, ("segment",))
+    model = load_run_model(copy.system("sfc"), pseudo, "truth")
+    origin = model.provenance["origin"]
+    assert model.provenance["masks"] == origin["settings"]["segment"]["masks"] == "truth"
+    assert set(origin["inputs"]) == {"images with masks", "classify"}
+    assert model.weights_hash() != load_run_model(copy.system("sfc"), pseudo, "crf").weights_hash()
+
+
+def test_where_backbone_weights_came_from_stays_at_home(
+    finished: tuple[RunFolder, RunConfig], recipe: Path, tmp_path: Path
+) -> None:
+    copy = RunFolder(Path(shutil.copytree(finished[0].root, tmp_path / "run")))
+    torch.save(Backbone("test_resnet").model.state_dict(), tmp_path / "weights.pth")
+    options = ("backbone=test_resnet", f"weights={tmp_path / 'weights.pth'}")
+    config = load_config([recipe], [f"--segment.network.{option}" for option in options])
+    config = replace(config, methods=("sfc",), segment=replace(config.segment, masks="truth"))
+    run(config, copy.root, ("segment",))
+    save_model(load_run_model(copy.system("sfc"), config, "truth"), tmp_path / "model")
+    text = (tmp_path / "model" / "config.json").read_text(encoding="utf-8")
+    assert str(tmp_path) not in text
+    assert '"weights": "weights.pth"' in text
+    assert sfc.load(tmp_path / "model").network.weights == "published"
 
 
 def test_runs_without_a_finished_segmenter(finished: tuple[RunFolder, RunConfig], tmp_path: Path) -> None:
     folder, config = finished
     with pytest.raises(CheckpointError, match=r"segmenter/irn/checkpoint\.pt: no such checkpoint$"):
-        load_run_model(folder.variant("sfc"), config, "irn")
-    other = replace(config, segment=replace(config.segment, bias_factor=3.0))
-    with pytest.raises(ConfigError, match=r"segment\.bias_factor was 20\.0 and is 3\.0"):
-        load_run_model(folder.variant("sfc"), other, "crf")
-    copy = RunFolder(tmp_path).variant("sfc")
+        load_run_model(folder.system("sfc"), config, "irn")
+    training = replace(config.segment.training, head_factors=(1.0, 3.0))
+    other = replace(config, segment=replace(config.segment, training=training))
+    with pytest.raises(ConfigError, match=r"segment\.training\.head_factors was \[1\.0, 1\.0\] and is \[1\.0, 3\.0\]"):
+        load_run_model(folder.system("sfc"), other, "crf")
+    copy = RunFolder(tmp_path).system("sfc")
     copy.segmenter("crf").mkdir(parents=True)
-    shutil.copy(folder.variant("sfc").classify / "checkpoint.pt", copy.segmenter("crf") / "checkpoint.pt")
+    shutil.copy(folder.system("sfc").classify / "checkpoint.pt", copy.segmenter("crf") / "checkpoint.pt")
     with pytest.raises(CheckpointError, match=r"checkpoint\.pt: not the checkpoint of a segmenter$"):
         load_run_model(copy, config, "crf")

@@ -14,12 +14,12 @@ from torch import nn
 
 from sfc.errors import CheckpointError, ConfigError
 from sfc.networks.backbone import Backbone
-from sfc.segment.deeplab import DeepLabV2
-from sfc.segment.networks import build_segmenter
+from sfc.segment.deeplab import DeepLabV2, DeepLabV2Settings
+from sfc.segment.networks import SegmenterSection, build_segmenter
 from sfc.segment.segmenter import SegmenterConfig
 
-SMALL = SegmenterConfig(backbone="resnet18", pretrained=False)
-UNET = SegmenterConfig(architecture="Unet", backbone="resnet18", pretrained=False)
+SMALL = SegmenterSection(backbone="resnet18")
+UNET = SegmenterSection(architecture="Unet", backbone="resnet18")
 
 
 def picture(height: int, width: int, count: int = 1) -> torch.Tensor:
@@ -27,7 +27,7 @@ def picture(height: int, width: int, count: int = 1) -> torch.Tensor:
 
 
 def test_deeplab_v2_is_a_sum_of_atrous_branches_over_a_dilated_backbone() -> None:
-    net = build_segmenter(SMALL, 5).eval()
+    net = build_segmenter(SMALL, 5, blank=True).eval()
     assert isinstance(net, DeepLabV2)
     x = picture(65, 97)
     plain = timm.create_model("resnet18", features_only=True, output_stride=8, out_indices=(4,)).eval()
@@ -44,12 +44,12 @@ def test_deeplab_v2_is_a_sum_of_atrous_branches_over_a_dilated_backbone() -> Non
 
 def test_published_crop_has_the_published_grid() -> None:
     with torch.no_grad():
-        assert build_segmenter(SMALL, 21)(picture(321, 321)).shape == (1, 21, 41, 41)
+        assert build_segmenter(SMALL, 21, blank=True)(picture(321, 321)).shape == (1, 21, 41, 41)
 
 
 def test_head_starts_from_a_normal_distribution_of_001_and_no_bias() -> None:
     torch.manual_seed(0)
-    net = build_segmenter(SMALL, 21)
+    net = build_segmenter(SMALL, 21, blank=True)
     weights, biases = net.head_parameters()
     assert len(weights) == len(biases) == 4
     assert all(not bias.any() for bias in biases)
@@ -57,8 +57,8 @@ def test_head_starts_from_a_normal_distribution_of_001_and_no_bias() -> None:
 
 
 @pytest.mark.parametrize("config", [SMALL, UNET], ids=["deeplab_v2", "Unet"])
-def test_frozen_norms_neither_learn_nor_update_and_all_else_learns(config: SegmenterConfig) -> None:
-    net = build_segmenter(config, 3).train()
+def test_norms_with_weights_neither_learn_nor_update_and_all_else_learns(config: SegmenterConfig) -> None:
+    net = build_segmenter(config, 3, blank=True).train()
     before = {name: value.clone() for name, value in net.encoder.named_buffers()}
     net(picture(64, 64, 2)).square().mean().backward()
     assert all(torch.equal(before[name], value) for name, value in net.encoder.named_buffers())
@@ -71,15 +71,15 @@ def test_frozen_norms_neither_learn_nor_update_and_all_else_learns(config: Segme
 
 
 @pytest.mark.parametrize("config", [SMALL, UNET], ids=["deeplab_v2", "Unet"])
-def test_norms_that_are_not_frozen_learn_and_update(config: SegmenterConfig) -> None:
-    net = build_segmenter(replace(config, frozen_norm=False), 3).train()
+def test_norms_from_scratch_learn_and_update(config: SegmenterConfig) -> None:
+    net = build_segmenter(replace(config, weights="none"), 3).train()
     net(picture(64, 64, 2)).square().mean().backward()
     norms = [module for module in net.encoder.modules() if isinstance(module, nn.BatchNorm2d)]
     assert all(module.weight.grad is not None and module.running_mean.any() for module in norms)
 
 
 def test_compact_network_for_small_images() -> None:
-    config = SegmenterConfig(backbone="compact", pretrained=False, frozen_norm=False, atrous_rates=(1, 2))
+    config = SegmenterSection(backbone="compact", weights="none", deeplab_v2=DeepLabV2Settings(atrous_rates=(1, 2)))
     net = build_segmenter(config, 4)
     assert net(picture(96, 80, 2)).shape == (2, 4, 12, 10)
     assert sum(p.numel() for p in net.parameters()) < 400_000
@@ -98,9 +98,7 @@ def test_compact_network_for_small_images() -> None:
 )
 @pytest.mark.parametrize("size", [(64, 96), (33, 50)])
 def test_architectures_of_the_library_take_any_size(architecture: str, backbone: str, size: tuple[int, int]) -> None:
-    stride = 16 if architecture in {"PAN", "DeepLabV3Plus"} else 8
-    config = replace(UNET, architecture=architecture, backbone=backbone, output_stride=stride)
-    net = build_segmenter(config, 4).eval()
+    net = build_segmenter(replace(UNET, architecture=architecture, backbone=backbone), 4, blank=True).eval()
     with torch.no_grad():
         assert net(picture(*size)).shape == (1, 4, *size)
     assert net.stride == 1
@@ -108,20 +106,18 @@ def test_architectures_of_the_library_take_any_size(architecture: str, backbone:
 
 def test_padding_ends_where_the_image_does() -> None:
     """A network that sees one pixel only gives the same logits with and without what lies beside the image."""
-    net = build_segmenter(replace(UNET, architecture="FPN"), 3).eval()
+    net = build_segmenter(replace(UNET, architecture="FPN"), 3, blank=True).eval()
     assert net.multiple == 32
     net.model = nn.Conv2d(3, 3, 1)
     x = picture(33, 50)
     assert torch.equal(net(x), net.model(F.pad(x, (0, 14, 0, 31)))[:, :, :33, :50])
 
 
-def test_output_stride_reaches_the_library() -> None:
-    shapes = []
-    for stride in (8, 16):
-        net = build_segmenter(replace(UNET, architecture="DeepLabV3", output_stride=stride), 2).eval()
-        with torch.no_grad():
-            shapes.append(net.encoder(picture(64, 64))[-1].shape[2])
-    assert shapes == [8, 4]
+@pytest.mark.parametrize(("architecture", "side"), [("DeepLabV3", 8), ("DeepLabV3Plus", 8), ("PAN", 4), ("Unet", 2)])
+def test_output_stride_is_8_where_the_library_can_have_it(architecture: str, side: int) -> None:
+    net = build_segmenter(replace(UNET, architecture=architecture), 2, blank=True).eval()
+    with torch.no_grad():
+        assert net.encoder(picture(64, 64))[-1].shape[2] == side
 
 
 def test_classifiers_backbone_is_copied_and_dilated() -> None:
@@ -154,7 +150,7 @@ def test_backbone_weights_from_a_local_file(tmp_path: Path, architecture: str, b
         torch.save(source.state_dict(), path)
     else:
         save_file(source.state_dict(), path)
-    config = SegmenterConfig(architecture=architecture, backbone=backbone, weights=str(path))
+    config = SegmenterSection(architecture=architecture, backbone=backbone, weights=str(path))
     net = build_segmenter(config, 3)
     first = next(module for module in net.encoder.modules() if isinstance(module, nn.Conv2d))
     assert torch.equal(first.weight, next(m for m in source.modules() if isinstance(m, nn.Conv2d)).weight)
@@ -190,7 +186,7 @@ def test_local_weights_that_do_not_serve(tmp_path: Path) -> None:
 )
 def test_networks_that_do_not_exist(config: SegmenterConfig, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
-        build_segmenter(config, 3)
+        build_segmenter(config, 3, blank=True)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 350
 
@@ -200,4 +196,4 @@ def test_published_weights_that_cannot_be_had(backbone: str, tmp_path: Path, mon
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(CheckpointError, match=r"not in the cache and cannot be fetched \(HF_HUB_OFFLINE is set\)"):
-        build_segmenter(replace(UNET, backbone=backbone, pretrained=True), 3)
+        build_segmenter(replace(UNET, backbone=backbone), 3)

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfc.data.pixels import normalise
-from sfc.errors import ConfigError
 from sfc.refine.crf.config import CRFConfig
 from sfc.refine.crf.dense import dense_crf
 from sfc.segment.config import PredictConfig
 from sfc.segment.predict import Predictor
 from sfc.segment.probabilities import ImageLogits, smoothed
+from sfc.segment.tiles import spans
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (22, 31, 3), dtype=np.uint8)
 
@@ -98,9 +98,9 @@ def test_the_crf_leaves_out_only_labels_that_cannot_matter() -> None:
     rest = random.random((40, 22, 31)) * 1e-4
     probabilities = np.concatenate([likely[:2], rest, likely[2:]]).astype(np.float32)
     probabilities /= probabilities.sum(axis=0)
-    config = CRFConfig(gaussian=(1, 3), bilateral=(20, 10, 4), iterations=5)
+    config = CRFConfig(gaussian=(1, 3), bilateral=(20, 10, 4))
     found = smoothed(IMAGE, probabilities, config)
-    whole = dense_crf(IMAGE, probabilities=probabilities, gaussian=(1, 3), bilateral=(20, 10, 4), iterations=5)
+    whole = dense_crf(IMAGE, probabilities=probabilities, gaussian=(1, 3), bilateral=(20, 10, 4), iterations=10)
     assert not found[2:42].any()
     np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
     np.testing.assert_allclose(found, whole, atol=5e-3)
@@ -117,7 +117,7 @@ def test_one_label_alone_stays_certain() -> None:
 
 
 def test_every_way_is_what_it_says() -> None:
-    config = PredictConfig(scales=(1.0, 0.5), mirror=True, pooling="mean", crf=CRFConfig(iterations=3))
+    config = PredictConfig(scales=(1.0, 0.5), mirror=True, pooling="mean")
     predictor = Predictor(Brightness(), config)
     ((top, ways),) = predictor.strips(IMAGE, ("multi+crf", "single", "multi", "single+crf"))
     assert top == 0
@@ -142,7 +142,7 @@ def test_the_network_sees_each_size_once(monkeypatch: pytest.MonkeyPatch) -> Non
         return forward(self, image)
 
     monkeypatch.setattr(Brightness, "forward", counted)
-    predictor = Predictor(Brightness(), PredictConfig(scales=(0.5, 1.0), crf=CRFConfig(iterations=1)))
+    predictor = Predictor(Brightness(), PredictConfig(scales=(0.5, 1.0)))
     list(predictor.strips(IMAGE, ("single", "single+crf", "multi", "multi+crf")))
     assert sorted(sizes) == [(11, 15), (22, 31)]
 
@@ -150,14 +150,10 @@ def test_the_network_sees_each_size_once(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_tiles_say_what_the_whole_says() -> None:
     image = np.random.default_rng(3).integers(0, 256, (150, 190, 3), dtype=np.uint8)
     whole = Predictor(Pixels(), PredictConfig(scales=(1.0,)))
-    tiled = Predictor(Pixels(), PredictConfig(scales=(1.0,), tile=64, overlap=16))
+    tiled = Predictor(Pixels(), PredictConfig(scales=(1.0,)), tile=64)
     strips = list(tiled.strips(image, ("multi",)))
+    assert [top for top, _ in strips] == [begin for begin, _ in spans(150, 64, 64 // 8)]
     assert len(strips) == 3
     joined = np.concatenate([strip["multi"] for _, strip in strips], axis=1)
     np.testing.assert_allclose(joined, next(iter(whole.strips(image, ("multi",))))[1]["multi"], atol=1e-5)
     np.testing.assert_array_equal(tiled.masks(image, ("multi",))["multi"], whole.masks(image, ("multi",))["multi"])
-
-
-def test_tiles_that_are_all_overlap_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"predict\.overlap \(32\) must be less than half of predict\.tile"):
-        Predictor(Pixels(), PredictConfig(tile=64, overlap=32))

@@ -11,28 +11,32 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfc.config import load_config
+from sfc.classify.config import ClassifyConfig, NetworkConfig
+from sfc.config import RunConfig, load_config
 from sfc.data.images import PngMask, mask_path, read_mask, write_mask
+from sfc.data.readers import DataSection
+from sfc.data.readers.splits import Data
 from sfc.data.records import DataSet, Record
 from sfc.engine.processes import make_fabric
-from sfc.errors import ConfigError, DataError, SFCError
+from sfc.engine.stage import Job, claim, drive, register
+from sfc.errors import ConfigError, SFCError
 from sfc.evaluate.masks import evaluate_masks
-from sfc.networks.backbone import Backbone
-from sfc.pipeline import run
+from sfc.pipeline import STAGES, run
+from sfc.refine.config import RefineSection
 from sfc.run.folder import SystemFolder
-from sfc.segment.config import PredictConfig, SegmentConfig
-from sfc.segment.segmenter import SegmenterConfig
-from sfc.segment.stage import Segmentation, predicted_ways, segment
-from sfc.settings.shared import MachineConfig, MaskedInputConfig, TrainingConfig
+from sfc.segment.config import PredictConfig, SegmentConfig, SegmenterTrainingConfig
+from sfc.segment.deeplab import DeepLabV2Settings
+from sfc.segment.networks import SegmenterSection
+from sfc.segment.stage import SEGMENT, predictions_name, source_of
+from sfc.settings.shared import MachineConfig, MaskedInputConfig
 
-MACHINE = MachineConfig(accelerator="cpu", workers=0, threads=1)
+MACHINE = MachineConfig(accelerator="cpu", workers=0, threads=1, checkpoint_every=50)
 CONFIG = SegmentConfig(
-    network=SegmenterConfig(backbone="compact", pretrained=False, atrous_rates=(1, 2), frozen_norm=False),
+    network=SegmenterSection(backbone="compact", weights="none", deeplab_v2=DeepLabV2Settings(atrous_rates=(1, 2))),
     input=MaskedInputConfig(scale=(0.8, 1.2), crop=48),
     scales=(1.0,),
-    accumulate=1,
-    training=TrainingConfig(
-        optimiser="adamw", learning_rate=3e-3, head_factor=1.0, batch=4, epochs=30, seed=5, checkpoint_every=50
+    training=SegmenterTrainingConfig(
+        optimiser="adamw", learning_rate=3e-3, head_factors=(1.0, 20.0), batch=4, epochs=30
     ),
 )
 
@@ -57,16 +61,32 @@ def halves(root: Path, split: str, count: int, masks: bool = True) -> DataSet:
     return DataSet("halves", split, ("a", "b"), tuple(records))
 
 
-def segmentation(root: Path, config: SegmentConfig = CONFIG, **options: object) -> Segmentation:
-    train = halves(root / "images", "train", 8, masks=False)
-    truth = halves(root / "images", "train", 8)
-    folder = SystemFolder(root / "run")
-    for record in truth.records:
-        write_mask(mask_path(folder.masks("crf"), record.id), record.mask.load())
-    backbone = Backbone("compact", frozen_norm=False, trained_from=0)
-    source = "truth" if config.masks == "truth" else "crf"
-    job = Segmentation("SFC", config, PREDICT, MACHINE, train, truth, source, folder, {"masks": "crf"}, backbone)
-    return replace(job, **options)
+def job_of(root: Path, config: SegmentConfig = CONFIG, val: DataSet | None = None, truth: bool = True) -> Job:
+    """A system of a run with CRF masks that are the truth; it needs no classifier."""
+    settings = RunConfig(
+        seed=5,
+        data=DataSection(val="val.csv" if val is not None else ""),
+        classify=ClassifyConfig(network=NetworkConfig(backbone="compact", weights="none")),
+        refine=RefineSection(method="crf"),
+        segment=config,
+        predict=PREDICT,
+        machine=MACHINE,
+    )
+    job = Job(make_fabric(MACHINE), settings, SystemFolder(root / "run"), "SFC")
+    register(job, STAGES)
+    scoring = halves(root / "images", "train", 8)
+    job.data = Data(halves(root / "images", "train", 8, masks=False), scoring if truth else None, val)
+    for record in scoring.records:
+        write_mask(mask_path(job.folder.masks("crf"), record.id), record.mask.load())
+    for name in ("cams/train", "masks/crf"):
+        claim(job, name)
+    return job
+
+
+def predicted(job: Job) -> Path | None:
+    """Where the segmenter's masks of the validation images are, once there are any."""
+    name = predictions_name(source_of(job.config), "multi")
+    return job.path(name) if job.is_there(name) else None
 
 
 def short(config: SegmentConfig = CONFIG) -> SegmentConfig:
@@ -75,11 +95,12 @@ def short(config: SegmentConfig = CONFIG) -> SegmentConfig:
 
 @pytest.mark.parametrize("masks", ["pseudo", "truth"])
 def test_from_masks_to_scored_masks_of_other_images(tmp_path: Path, masks: str) -> None:
-    job, val = segmentation(tmp_path, replace(CONFIG, masks=masks)), halves(tmp_path / "images", "val", 5)
-    assert predicted_ways(job, "val") == {}
-    segment(make_fabric(MACHINE), job, val)
-    folder = job.predictions("val")["multi"]
-    assert predicted_ways(job, "val") == {"multi": folder}
+    val = halves(tmp_path / "images", "val", 5)
+    job = job_of(tmp_path, replace(CONFIG, masks=masks), val)
+    assert predicted(job) is None
+    drive(job, SEGMENT)
+    folder = predicted(job)
+    assert folder is not None
     assert folder.parts[-3:] == ("truth" if masks == "truth" else "crf", "val", "multi")
     for record in val.records:
         with Image.open(mask_path(folder, record.id)) as image:
@@ -90,63 +111,89 @@ def test_from_masks_to_scored_masks_of_other_images(tmp_path: Path, masks: str) 
 
 
 def test_masks_that_are_there_stay_and_a_broken_image_stops_no_other(tmp_path: Path) -> None:
-    job, val = segmentation(tmp_path, short()), halves(tmp_path / "images", "val", 4)
+    val = halves(tmp_path / "images", "val", 4)
     val.records[1].image.write_bytes(b"no picture")
+    job = job_of(tmp_path, short(), val)
     with pytest.raises(SFCError, match=r"val/1\.png: not a readable .* the masks of all other images are in"):
-        segment(make_fabric(MACHINE), job, val)
-    paths = [mask_path(job.predictions("val")["multi"], record.id) for record in val.records]
+        drive(job, SEGMENT)
+    folder = predicted(job)
+    assert folder is not None
+    paths = [mask_path(folder, record.id) for record in val.records]
     assert [path.exists() for path in paths] == [True, False, True, True]
     before = paths[0].stat().st_mtime_ns
-    segment(make_fabric(MACHINE), job, halves(tmp_path / "images", "val", 4))
+    halves(tmp_path / "images", "val", 4)
+    drive(job, SEGMENT)
     assert paths[1].exists()
     assert paths[0].stat().st_mtime_ns == before
 
 
 def test_masks_of_another_segmenter_are_refused(tmp_path: Path) -> None:
-    job, val = segmentation(tmp_path, short()), halves(tmp_path / "images", "val", 1)
-    segment(make_fabric(MACHINE), job, val)
-    (job.folder.segmenter("crf") / "checkpoint.pt").unlink()
-    other = replace(job, config=replace(short(), bias_factor=1.0))
-    with pytest.raises(ConfigError, match="segmenter was"):
-        segment(make_fabric(MACHINE), other, val)
-    with pytest.raises(ConfigError, match="segmenter was"):
-        predicted_ways(other, "val")
+    val = halves(tmp_path / "images", "val", 1)
+    job = job_of(tmp_path, short(), val)
+    drive(job, SEGMENT)
+    shutil.rmtree(job.folder.segmenter("crf"))
+    other = job_of(tmp_path, replace(short(), training=replace(short().training, head_factors=(1.0, 1.0))), val)
+    for _ in range(2):  # the second time with a finished segmenter
+        with pytest.raises(
+            ConfigError, match=r"val/multi was made from something else \(segmenter/crf changed since\)"
+        ):
+            drive(other, SEGMENT)
+    with pytest.raises(ConfigError, match=r"val/multi was made from something else \(segmenter/crf changed since\)"):
+        predicted(other)
+
+
+def test_a_segmenter_of_other_settings_is_refused(tmp_path: Path) -> None:
+    drive(job_of(tmp_path, short()), SEGMENT)
+    with pytest.raises(ConfigError, match=r"segmenter/crf/origin\.json was begun with other settings: .*epochs was 1"):
+        drive(job_of(tmp_path, CONFIG), SEGMENT)
+
+
+def test_a_checkpoint_that_was_deleted_is_trained_again(tmp_path: Path) -> None:
+    job = job_of(tmp_path, short())
+    drive(job, SEGMENT)
+    path = job.folder.segmenter("crf") / "checkpoint.pt"
+    path.unlink()
+    drive(job, SEGMENT)
+    assert path.exists()
 
 
 def test_without_validation_images_it_only_trains(tmp_path: Path) -> None:
-    job = segmentation(tmp_path, short())
-    segment(make_fabric(MACHINE), job, None)
+    job = job_of(tmp_path, short())
+    drive(job, SEGMENT)
     assert (job.folder.segmenter("crf") / "checkpoint.pt").exists()
-    assert predicted_ways(job, "val") == {}
+    assert predicted(job) is None
 
 
-def test_missing_masks_are_counted_before_anything_is_trained(tmp_path: Path) -> None:
-    job = segmentation(tmp_path, short())
+def test_missing_masks_are_found_before_anything_is_trained(tmp_path: Path) -> None:
+    job = job_of(tmp_path, short())
     for index in (5, 6):
         mask_path(job.folder.masks("crf"), f"train/{index}").unlink()
-    with pytest.raises(DataError, match=r"train/5\.png: no such file; 2 of 8 training images have no pseudo mask: run"):
-        segment(make_fabric(MACHINE), job, None)
+    with pytest.raises(ConfigError, match=r"train/5\.png: no such file; some of the crf masks .*: run `sfc refine`"):
+        drive(job, SEGMENT)
     assert not job.folder.segmenter("crf").exists()
 
 
 def test_ground_truth_where_there_is_none(tmp_path: Path) -> None:
-    job = segmentation(tmp_path, replace(short(), masks="truth"), truth=None)
+    job = job_of(tmp_path, replace(short(), masks="truth"), truth=False)
     with pytest.raises(ConfigError, match=r"segment\.masks is 'truth', but no training image has a mask"):
-        segment(make_fabric(MACHINE), job, None)
+        drive(job, SEGMENT)
 
 
 def test_predictions_keep_the_size_of_the_image(tmp_path: Path) -> None:
-    job, val = segmentation(tmp_path, short()), halves(tmp_path / "images", "val", 3)
-    segment(make_fabric(MACHINE), job, val)
+    val = halves(tmp_path / "images", "val", 3)
+    job = job_of(tmp_path, short(), val)
+    drive(job, SEGMENT)
+    folder = predicted(job)
+    assert folder is not None
     for record in val.records:
-        mask = read_mask(mask_path(job.predictions("val")["multi"], record.id), 2)
+        mask = read_mask(mask_path(folder, record.id), 2)
         with Image.open(record.image) as image:
             assert mask.shape == (image.height, image.width)
 
 
 def test_a_run_gets_a_segmenter_and_its_score(squares_run: Path, recipe: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(squares_run, tmp_path / "run"))
-    config = replace(load_config([recipe]), baseline=False)
+    config = replace(load_config([recipe]), methods=("sfc",))
     train, val = run(config, folder, ("segment", "evaluate"))
     assert [masks.what for masks in train.masks] == ["CRF of W + 0.7 P", "relation labels"]
     ways = ("single", "single+crf", "multi", "multi+crf")
@@ -167,24 +214,27 @@ def test_a_run_gets_a_segmenter_and_its_score(squares_run: Path, recipe: Path, t
     # A command that is refused leaves the saved settings as they were.
     saved = (folder / "config.yaml").read_bytes()
     mirrored = replace(config, predict=replace(config.predict, mirror=True))
-    with pytest.raises(ConfigError, match=r"val/multi/masks\.json was begun with other settings: mirror was False"):
+    with pytest.raises(ConfigError, match=r"val/multi/origin\.json was begun with other settings: predict\.mirror was"):
         run(mirrored, folder, ("segment",))
     assert (folder / "config.yaml").read_bytes() == saved
-    changed = replace(config, segment=replace(config.segment, bias_factor=3.0))
-    with pytest.raises(ConfigError, match=r"segment\.bias_factor was 20\.0 and is 3\.0"):
+    training = replace(config.segment.training, head_factors=(1.0, 3.0))
+    changed = replace(config, segment=replace(config.segment, training=training))
+    with pytest.raises(ConfigError, match=r"training\.head_factors was \[1\.0, 1\.0\] and is \[1\.0, 3\.0\]"):
         run(changed, folder, ("segment",))
 
 
 def test_masks_of_other_settings_are_not_learnt_from(squares_run: Path, recipe: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(squares_run, tmp_path / "run"))
-    config = replace(load_config([recipe]), baseline=False)
-    other = replace(config, refine=replace(config.refine, crf=replace(config.refine.crf, iterations=3)))
+    config = replace(load_config([recipe]), methods=("sfc",))
+    crf = replace(config.refine.crf, gaussian=(2.0, 3.0))
+    other = replace(config, refine=replace(config.refine, crf=crf))
     with pytest.raises(
-        ConfigError, match=r"masks\.json was begun with other settings: crf\.iterations was 10 and is 3"
+        ConfigError,
+        match=r"masks/crf/origin\.json was begun with other settings: refine\.crf\.gaussian was \[3\.0, 3\.0\] and is",
     ):
         run(other, folder, ("segment",))
     none = replace(config, refine=replace(config.refine, method="irn"))
-    with pytest.raises(DataError, match=r"12 of 12 training images have no pseudo mask: run `sfc refine` first"):
+    with pytest.raises(ConfigError, match=r"masks/irn: there is no irn masks; run `sfc refine` first"):
         run(none, folder, ("segment",))
     assert not (folder / "sfc" / "segmenter" / "irn").exists()
 

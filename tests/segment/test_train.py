@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,24 +18,28 @@ from sfc.data.images import read_mask, write_mask
 from sfc.data.labelled_set import PngLabels
 from sfc.data.records import DataSet, Record
 from sfc.engine.checkpoint import load_checkpoint
+from sfc.engine.optimiser import POLY_POWER
 from sfc.engine.processes import make_fabric
 from sfc.errors import CheckpointError, ConfigError, DataError, SFCError
 from sfc.networks.backbone import Backbone
-from sfc.segment.config import SegmentConfig
-from sfc.segment.segmenter import SegmenterConfig
-from sfc.segment.train import load_segmenter, train_segmenter
-from sfc.settings.shared import MachineConfig, MaskedInputConfig, TrainingConfig
+from sfc.segment import train as module
+from sfc.segment.config import SegmentConfig, SegmenterTrainingConfig
+from sfc.segment.deeplab import DeepLabV2Settings
+from sfc.segment.networks import SegmenterSection
+from sfc.segment.train import PARTS, POLY_EVERY, load_segmenter, train_segmenter
+from sfc.settings.shared import MachineConfig, MaskedInputConfig
 
-MACHINE = MachineConfig(accelerator="cpu", workers=0, threads=1)
+MACHINE = MachineConfig(accelerator="cpu", workers=0, threads=1, checkpoint_every=3)
+SEED = 5
 CONFIG = SegmentConfig(
-    network=SegmenterConfig(backbone="compact", pretrained=False, atrous_rates=(1, 2), frozen_norm=False),
+    network=SegmenterSection(backbone="compact", weights="none", deeplab_v2=DeepLabV2Settings(atrous_rates=(1, 2))),
     input=MaskedInputConfig(scale=(0.6, 1.4), crop=50),
-    accumulate=1,
-    training=TrainingConfig(
-        optimiser="adamw", learning_rate=2e-3, head_factor=1.0, batch=4, epochs=3, seed=5, checkpoint_every=3
+    training=SegmenterTrainingConfig(
+        optimiser="adamw", learning_rate=2e-3, head_factors=(1.0, 20.0), batch=4, epochs=3
     ),
 )
-FROZEN = replace(CONFIG, network=replace(CONFIG.network, frozen_norm=True))
+# Nobody publishes weights of the compact network: its norms are frozen as they are drawn, and batches go in parts.
+FROZEN = replace(CONFIG, network=replace(CONFIG.network, weights="published"))
 CLASSES = ("bright", "red")
 
 
@@ -65,7 +70,7 @@ def train_on(
     data: DataSet, folder: Path, config: SegmentConfig = CONFIG, machine: MachineConfig = MACHINE, **options: object
 ) -> dict:
     labels = PngLabels(folder.parent / "images" / "masks", len(data.classes))
-    train_segmenter(make_fabric(machine), config, machine, data, labels, folder, **options)
+    train_segmenter(make_fabric(machine), config, machine, data, labels, folder, **{"seed": SEED, **options})
     return load_checkpoint(folder / "checkpoint.pt")
 
 
@@ -90,7 +95,7 @@ def test_training_learns_the_masks(tmp_path: Path) -> None:
     assert float(log[3]["total"]) == pytest.approx(sum(float(log[3][name]) for name in list(log[0])[1:5]), rel=1e-4)
     totals = [float(row["total"]) for row in log]
     assert np.mean(totals[-5:]) < 0.3 * np.mean(totals[:5])
-    net = load_segmenter(config, CLASSES, tmp_path / "run")
+    net = load_segmenter(config, SEED, CLASSES, tmp_path / "run")
     image = torch.full((1, 3, 48, 64), -1.8)
     image[:, :, :, 32:] = 1.8
     with torch.no_grad():
@@ -101,34 +106,55 @@ def test_training_learns_the_masks(tmp_path: Path) -> None:
 
 def test_factors_and_weight_decay_are_the_published_ones(tmp_path: Path) -> None:
     published = SegmentConfig().training
-    training = replace(published, batch=4, epochs=1)
-    config = replace(FROZEN, accumulate=2, bias_factor=SegmentConfig().bias_factor, training=training)
+    config = replace(FROZEN, training=replace(published, batch=4, epochs=1))
     groups = train(tmp_path / "run", config)["optimiser"]["param_groups"]
     rates = [group["lr"] / groups[0]["lr"] for group in groups]
     assert rates == pytest.approx([1, 10, 20])
     assert [group["weight_decay"] for group in groups] == [5e-4, 5e-4, 0]
     assert [group["momentum"] for group in groups] == [0.9] * 3
     assert [len(group["params"]) for group in groups[1:]] == [2, 2]
-    assert (published.learning_rate, published.poly_power, published.poly_every) == (2.5e-4, 0.9, 10)
+    assert (published.learning_rate, POLY_POWER, POLY_EVERY) == (2.5e-4, 0.9, 10)
+    assert {float(row["learning_rate"]) for row in rows(tmp_path / "run")} == {2.5e-4}
+
+
+def train_in_parts(monkeypatch: pytest.MonkeyPatch, parts: int, *arguments: Any) -> dict:
+    """Trains; every batch goes through the network in so many parts, which is looked at."""
+    sizes: list[int] = []
+    forward = module.SegmentObjective.forward
+
+    def watched(self: module.SegmentObjective, image: torch.Tensor, label: torch.Tensor, counts: torch.Tensor) -> dict:
+        sizes.append(len(image))
+        return forward(self, image, label, counts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "PARTS", parts)
+        patch.setattr(module.SegmentObjective, "forward", watched)
+        saved = train(*arguments)
+    assert len(sizes) == parts * saved["steps"]
+    return saved
 
 
 @pytest.mark.parametrize("parts", [2, 3])
-def test_a_batch_in_parts_has_the_result_of_the_whole(tmp_path: Path, parts: int) -> None:
+def test_a_batch_in_parts_has_the_result_of_the_whole(
+    tmp_path: Path, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Images ignore different shares of their pixels, and three parts of four images are not of one size."""
-    config = with_training(FROZEN, optimiser="sgd", learning_rate=0.01, momentum=0.9, epochs=2)
-    whole, split = train(tmp_path / "whole", config), train(tmp_path / "parts", replace(config, accumulate=parts))
+    config = with_training(FROZEN, optimiser="sgd", learning_rate=0.01, epochs=2)
+    whole, split = (
+        train_in_parts(monkeypatch, count, tmp_path / name, config) for name, count in (("whole", 1), ("parts", parts))
+    )
     for name, value in whole["model"].items():
         torch.testing.assert_close(split["model"][name], value, rtol=1e-5, atol=1e-6)
     for a, b in zip(rows(tmp_path / "whole"), rows(tmp_path / "parts"), strict=True):
         assert float(b["total"]) == pytest.approx(float(a["total"]), rel=1e-5)
 
 
+@pytest.mark.parametrize("config", [CONFIG, FROZEN], ids=["norms that learn", "in parts"])
 def test_killed_between_checkpoints_and_resumed_is_bit_identical(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: SegmentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sfc.data.labelled_set as samples
 
-    config = replace(CONFIG, accumulate=2)
     whole = train(tmp_path / "whole", config)
     real, calls = samples.augment_with_labels, 0
 
@@ -145,19 +171,19 @@ def test_killed_between_checkpoints_and_resumed_is_bit_identical(
             train(tmp_path / "parts", config)
     assert load_checkpoint(tmp_path / "parts" / "checkpoint.pt")["step"] == 3
     with pytest.raises(CheckpointError, match=r"checkpoint\.pt: training stopped at step 3 of 6; finish it first"):
-        load_segmenter(config, CLASSES, tmp_path / "parts")
+        load_segmenter(config, SEED, CLASSES, tmp_path / "parts")
     assert same_weights(train(tmp_path / "parts", config, replace(MACHINE, workers=1)), whole)
 
 
 def test_resumed_training_needs_neither_weights_nor_network(tmp_path: Path) -> None:
     weights = tmp_path / "backbone.pth"
     torch.save(Backbone("test_resnet").model.state_dict(), weights)
-    network = SegmenterConfig(backbone="test_resnet", weights=str(weights))
+    network = SegmenterSection(backbone="test_resnet", weights=str(weights))
     config = replace(with_training(epochs=1), network=network, scales=(1.0,))
     train(tmp_path / "run", config)
     weights.unlink()
     train(tmp_path / "run", config)
-    assert not load_segmenter(config, CLASSES, tmp_path / "run").training
+    assert not load_segmenter(config, SEED, CLASSES, tmp_path / "run").training
 
 
 def test_backbone_starts_as_the_classifiers(tmp_path: Path) -> None:
@@ -169,13 +195,12 @@ def test_backbone_starts_as_the_classifiers(tmp_path: Path) -> None:
     for name, value in classifier.named_parameters():
         assert torch.equal(saved["model"][f"backbone.{name}"], value)
     fresh = Backbone("compact", frozen_norm=False, trained_from=0)
-    net = load_segmenter(config, CLASSES, tmp_path / "run", fresh)
+    net = load_segmenter(config, SEED, CLASSES, tmp_path / "run", fresh)
     assert all(torch.equal(saved["model"][name], value) for name, value in net.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    ("options", "tolerance"), [({"precision": "bf16"}, 0.02), ({"channels_last": False}, 1e-3), ({"workers": 2}, 1e-6)]
-)
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there is but one core
+@pytest.mark.parametrize(("options", "tolerance"), [({"precision": "bf16"}, 0.02), ({"workers": 2}, 1e-6)])
 def test_machine_options_change_speed_not_losses(tmp_path: Path, options: dict, tolerance: float) -> None:
     config = with_training(optimiser="sgd", learning_rate=0.01, epochs=1)
     train(tmp_path / "reference", config)
@@ -191,14 +216,16 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import test_train as t
 machine = replace(t.MACHINE, devices=2)
-config = replace(t.with_training(t.FROZEN, optimiser="sgd", learning_rate=0.01, epochs=2), accumulate=2)
-t.train(Path(sys.argv[1]), config, machine)
+assert t.PARTS == 2
+t.train(Path(sys.argv[1]), t.with_training(t.FROZEN, optimiser="sgd", learning_rate=0.01, epochs=2), machine)
 """
 
 
-def test_two_processes_with_parts_have_the_result_of_one_without(tmp_path: Path) -> None:
+def test_two_processes_with_parts_have_the_result_of_one_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = with_training(FROZEN, optimiser="sgd", learning_rate=0.01, epochs=2)
-    one = train(tmp_path / "one", config)
+    one = train_in_parts(monkeypatch, 1, tmp_path / "one", config)
     script = tmp_path / "train.py"
     script.write_text(PROCESSES.format(tests=str(Path(__file__).parent)))
     command = [sys.executable, str(script), str(tmp_path / "two")]
@@ -211,16 +238,24 @@ def test_two_processes_with_parts_have_the_result_of_one_without(tmp_path: Path)
         assert float(b["total"]) == pytest.approx(float(a["total"]), rel=1e-5)
 
 
-def test_more_parts_than_images_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"segment\.accumulate is 5, but a process has 4 images in a step"):
-        train(tmp_path / "run", replace(CONFIG, accumulate=5))
+def test_no_more_parts_than_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = with_training(FROZEN, batch=1, epochs=1)
+    assert PARTS > 1
+    assert same_weights(train(tmp_path / "run", config), train_in_parts(monkeypatch, 1, tmp_path / "whole", config))
+
+
+def test_norms_that_learn_see_the_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = with_training(epochs=1)
+    monkeypatch.setattr(module, "PARTS", 4)
+    split = train(tmp_path / "run", config)
+    assert same_weights(split, train_in_parts(monkeypatch, 1, tmp_path / "whole", config))
 
 
 def test_missing_mask_is_named_and_what_was_trained_stays(tmp_path: Path) -> None:
     data = halves(tmp_path / "images")
     (tmp_path / "images" / "masks" / "7.png").unlink()
     with pytest.raises(DataError, match=r"masks/7\.png: no such file"):
-        train_on(data, tmp_path / "run", with_training(checkpoint_every=1))
+        train_on(data, tmp_path / "run", machine=replace(MACHINE, checkpoint_every=1))
 
 
 def test_mask_of_another_size_is_named(tmp_path: Path) -> None:
@@ -250,7 +285,11 @@ def test_run_of_another_class_count_or_other_masks_is_refused(tmp_path: Path) ->
     with pytest.raises(ConfigError, match="classes was"):
         train_on(more, tmp_path / "run", config, origin={"masks": "irn"})
     with pytest.raises(ConfigError, match="classes was"):
-        load_segmenter(config, more.classes, tmp_path / "run")
+        load_segmenter(config, SEED, more.classes, tmp_path / "run")
+    with pytest.raises(ConfigError, match="seed was 5 and is 6"):
+        train(tmp_path / "run", config, origin={"masks": "irn"}, seed=6)
+    with pytest.raises(ConfigError, match="seed was 5 and is 6"):
+        load_segmenter(config, 6, CLASSES, tmp_path / "run")
     with pytest.raises(ConfigError, match=r"origin\.masks was 'irn' and is 'crf'"):
         train(tmp_path / "run", config, origin={"masks": "crf"})
     with pytest.raises(DataError, match=r"mask values 2 are beyond the 1 classes"):
@@ -261,6 +300,6 @@ def test_checkpoint_cut_in_half_is_named(tmp_path: Path) -> None:
     train(tmp_path / "run", with_training(epochs=1))
     path = tmp_path / "run" / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    for use in (lambda: train(tmp_path / "run"), lambda: load_segmenter(CONFIG, CLASSES, tmp_path / "run")):
+    for use in (lambda: train(tmp_path / "run"), lambda: load_segmenter(CONFIG, SEED, CLASSES, tmp_path / "run")):
         with pytest.raises(CheckpointError, match=r"run/checkpoint\.pt: the checkpoint is damaged"):
             use()

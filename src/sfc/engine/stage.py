@@ -86,7 +86,10 @@ class Job:
         """Identifies an artifact: a training by its weights, other files by what they were made from."""
         if self.artifacts[name].is_training:
             checkpoint = self.path(name) / CHECKPOINT
-            return file_hash(checkpoint) if checkpoint.exists() else ""
+            if not checkpoint.exists():
+                return ""
+            found = checkpoint.stat()
+            return self.once(f"{checkpoint} {found.st_mtime_ns} {found.st_size}", lambda: file_hash(checkpoint))
         return note_digest(self.expected(name))
 
     def expected(self, name: str) -> dict[str, Any]:
@@ -104,12 +107,14 @@ class Job:
         """Whether an artifact was begun, from what is there now.
 
         Raises:
-            ConfigError: it was made from something else.
+            ConfigError: it, or what it was made from, was made from something else.
         """
         note = read_note(self.path(name))
         if note is None:
             return False
         artifact = self.artifacts[name]
+        for other in artifact.inputs:
+            self.is_there(other)
         require_same(self.path(name) / NOTE, note["settings"], artifact.settings)
         require_inputs(self.path(name), note["inputs"], self.expected(name)["inputs"])
         return True
@@ -126,7 +131,8 @@ class Job:
             if not (self.path(other) / NOTE).exists():
                 raise ConfigError(f"{self.path(other)}: there is no {self.artifacts[other].what}; {advice}")
         self.is_there(name)
-        if artifact.is_training and self.finished(name) is None:
+        checkpoint = self.path(name) / CHECKPOINT
+        if artifact.is_training and (self.finished(name) is None or not checkpoint.exists()):
             raise ConfigError(f"{self.path(name)}: the training of the {artifact.what} is not finished; {advice}")
         missing = artifact.missing()
         if missing is not None:

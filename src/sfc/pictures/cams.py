@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sfc.data.palette import mask_palette
+from sfc.pictures.overlay import overlay, pale
 from sfc.run.files import atomic_write
 
 HEIGHT = 192
@@ -36,14 +37,6 @@ class CamPicture:
     prototype_cam: np.ndarray
 
 
-def overlay(image: np.ndarray, keys: np.ndarray, cam: np.ndarray) -> np.ndarray:
-    """The photograph with each pixel's strongest class in its colour; background keeps the photograph; uint8."""
-    colours = np.array(mask_palette(), dtype=np.float32).reshape(-1, 3)
-    mask = keys[cam.argmax(axis=0)]
-    tinted = 0.45 * image + 0.55 * colours[mask]
-    return np.where(mask[..., None] > 0, tinted, 0.6 * image + 0.4 * 255).astype(np.uint8)
-
-
 def draw_cams(path: Path, rows: Sequence[CamPicture], classes: Sequence[str]) -> None:
     """Writes a PNG: one row an image, with id and classes above; photograph, W and P below.
 
@@ -55,11 +48,9 @@ def draw_cams(path: Path, rows: Sequence[CamPicture], classes: Sequence[str]) ->
     colours = np.array(mask_palette()).reshape(-1, 3)
     strips = []
     for row in rows:
-        panels = (
-            row.image,
-            overlay(row.image, row.keys, row.weight_cam),
-            overlay(row.image, row.keys, row.prototype_cam),
-        )
+        ground = pale(row.image)
+        masks = (row.keys[cam.argmax(axis=0)] for cam in (row.weight_cam, row.prototype_cam))
+        panels = (row.image, *(overlay(ground, mask) for mask in masks))
         width = max(1, round(row.image.shape[1] * HEIGHT / row.image.shape[0]))
         strip = Image.new("RGB", (3 * width + 2 * GAP, HEIGHT + CAPTION), "white")
         draw = ImageDraw.Draw(strip)

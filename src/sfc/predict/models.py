@@ -94,6 +94,8 @@ def load_run_model(folder: SystemFolder, config: RunConfig, source: str) -> Mode
     net = load_segmenter(segment, config.seed, classes, folder.segmenter(source), classifier)
     # Names, not paths: a model travels, and whose folders it was made in is nobody's business.
     data = replace(config.data, root=Path(config.data.root).resolve().name)
+    learned = fingerprint["origin"]["settings"]["segment"]["network"]
+    learned["weights"] = Path(learned["weights"]).name
     provenance = {
         "data": {"settings": asdict(data), "input_hash": fingerprint["data"]},
         "masks": source,

@@ -13,17 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sfc.data.images import mask_path, write_mask
-from sfc.data.palette import mask_palette
 from sfc.data.records import artifact_path
+from sfc.pictures.overlay import overlay
 from sfc.run.files import atomic_write
 
 Strip = tuple[int, NDArray[np.uint8], NDArray[np.float32] | None]
 """First row of a strip; its mask, uint8 [rows, W]; its probabilities, float32 [K, rows, W], if the source has any."""
-
-COVER = 55
-"""How much of a class's colour an overlay shows, in percent."""
-BLOCK = 256
-"""Rows that are blended at once."""
 
 
 @dataclass(frozen=True)
@@ -108,23 +103,3 @@ class _ArrayFile:
         for channel, values in enumerate(rows.astype("<f2")):
             self._file.seek(self._start + 2 * width * (channel * height + top))
             self._file.write(values.tobytes())
-
-
-def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The photograph with the classes' colours laid over it; background stays as it is.
-
-    Args:
-        image: uint8 [H, W, 3].
-        mask: uint8 [H, W].
-
-    Returns:
-        uint8 [H, W, 3].
-    """
-    picture = image.copy()
-    colours = mask_palette().astype(np.uint16)
-    for top in range(0, len(image), BLOCK):
-        rows = slice(top, top + BLOCK)
-        shown = mask[rows] > 0
-        blend = (100 - COVER) * image[rows][shown].astype(np.uint16) + COVER * colours[mask[rows][shown]]
-        picture[rows][shown] = (blend + 50) // 100
-    return picture

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sfc.data.images import mask_path, read_image, write_mask
 from sfc.engine.stage import Artifact, Job, Stage, claim, each_missing
 from sfc.errors import DataError
 from sfc.settings.read import plain_values
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sfc.data.records import Record
     from sfc.refine.refiner import RefineConfig, RefineJob
 
@@ -38,14 +39,19 @@ def _masks(job: Job, method: str) -> Artifact:
     after = REFINERS[method].after
     if after:
         settings["seed"] = job.config.seed
-    folder = job.folder.masks(method)
     return Artifact(
         masks_name(method),
         f"{method} masks",
         {"refine": settings},
         inputs=("cams/train", *((masks_name(after),) if after else ())),
-        missing=lambda: each_missing(mask_path(folder, record.id) for record in job.data.train.records),
+        missing=lambda: _missing_mask(job, method),
     )
+
+
+def _missing_mask(job: Job, method: str) -> Path | None:
+    from sfc.data.images import mask_path
+
+    return each_missing(mask_path(job.folder.masks(method), record.id) for record in job.data.train.records)
 
 
 def _writes(job: Job) -> list[str]:
@@ -90,6 +96,7 @@ def _refine(job: Job) -> None:
 
 def _write_masks(job: Job, work: RefineJob, method: str) -> None:
     """One folder of masks."""
+    from sfc.data.images import mask_path, read_image, write_mask
     from sfc.engine.image_work import unfinished, work_through
     from sfc.localize.store import cam_path, load_cams
     from sfc.refine.methods import REFINERS

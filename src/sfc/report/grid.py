@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sfc.data.records import IGNORE
+from sfc.pictures.overlay import overlay, pale
 from sfc.pictures.style import FAINT, INK, class_colours, run_colour, shorten, styled
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class _Grid:
             self.figure.add_artist(Line2D(ends, [y, y], color=run_colour(index), linewidth=1.8))
 
     def _draw_row(self, example: Example, top: float, height: float) -> None:
-        grey = _greyed(example.image)
+        grey = pale(example.image)
         axes = [self._axes(column, top, height) for column in range(len(self.lefts))]
         self._show(axes[0], example.image)
         if example.truth is not None:
@@ -166,13 +166,9 @@ class _Grid:
         axes.imshow(image, interpolation="bicubic", alpha=alpha)
 
     def _show_mask(self, axes: Axes, grey: np.ndarray, mask: np.ndarray) -> None:
-        self._show(axes, grey)
+        colours = np.round(255 * self.colours).astype(np.uint8)
+        axes.imshow(overlay(grey, mask, colours, cover=62), interpolation="nearest")
         labels = [int(value) for value in np.unique(mask) if 0 < value < len(self.colours)]
-        tint = np.zeros((*mask.shape, 4))
-        for label in labels:
-            tint[mask == label] = (*self.colours[label], 0.62)
-        tint[mask == IGNORE] = (1, 1, 1, 0.85)
-        axes.imshow(tint, interpolation="nearest")
         for label in labels:
             if min(mask.shape) > 1:
                 axes.contour(mask == label, levels=[0.5], colors=[self.colours[label] * 0.75], linewidths=0.8)
@@ -185,9 +181,3 @@ class _Grid:
         self._show(axes, grey)
         heat = np.clip(heat, 0, 1)
         axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=np.minimum(1.2 * heat, 0.9), interpolation="bilinear")
-
-
-def _greyed(image: np.ndarray) -> np.ndarray:
-    """The photograph in pale grey, a ground on which colours speak; float [H, W, 3] in [0, 1]."""
-    grey = image.mean(axis=2, keepdims=True) / 255
-    return np.repeat(0.25 + 0.65 * grey, 3, axis=2)

@@ -42,6 +42,11 @@ def only_command(folder: Path) -> Iterator[None]:
         finally:
             with suppress(OSError):
                 (folder / HOLDER).unlink()
+            # A command that was refused before it made anything leaves no folder.
+            if [path.name for path in folder.iterdir()] == [LOCK]:
+                with suppress(OSError):
+                    (folder / LOCK).unlink()
+                    folder.rmdir()
 
 
 def _holder(folder: Path) -> str:

@@ -57,7 +57,7 @@ def require_inputs(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -
     changed = [name for name in (*new, *(name for name in old if name not in new)) if old.get(name) != new.get(name)]
     if changed:
         raise ConfigError(
-            f"{path} was made from other {' and '.join(changed)} than there are now: delete it to make it again, or "
+            f"{path} was made from something else ({', '.join(changed)} changed since): delete it to make it again, or "
             "choose another run folder"
         )
 

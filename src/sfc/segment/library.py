@@ -112,7 +112,7 @@ def _create(config: SegmenterConfig, num_classes: int, published: bool = False) 
         known = ", ".join(each.__name__ for each in smp.MODEL_ARCHITECTURES_MAPPING.values())
         raise ConfigError(f"segment.network.architecture: '{config.architecture}' is none of deeplab_v2, {known}")
     options: dict[str, Any] = {}
-    if "encoder_output_stride" in signature(architecture).parameters:
+    if "encoder_output_stride" in signature(architecture).parameters and architecture is not smp.PAN:  # at least 16
         options["encoder_output_stride"] = OUTPUT_STRIDE
     if architecture is smp.DPT:
         options["dynamic_img_size"] = True

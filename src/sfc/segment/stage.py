@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sfc.data.images import mask_path
 from sfc.data.records import input_hash
 from sfc.engine.stage import Artifact, Job, Stage, claim, each_missing, finish_training
 from sfc.errors import ConfigError
+from sfc.run.folder import CHECKPOINT
 from sfc.settings.read import plain_values
 
 if TYPE_CHECKING:
@@ -60,14 +60,20 @@ def _predictions(job: Job, source: str, way: Way) -> Artifact:
     settings = plain_values(asdict(job.config.predict))
     names = ["scales", "mirror", "pooling"] if way.startswith("multi") else []
     names += ["crf"] if way.endswith("+crf") else []
-    folder = job.folder.predictions(source, "val", way)
     return Artifact(
         predictions_name(source, way),
         f"masks of val ({way})",
         {"predict": {name: settings[name] for name in names}},
         inputs=(segmenter_name(source),),
-        missing=lambda: each_missing(mask_path(folder, record.id) for record in job.data.split("val").records),
+        missing=lambda: _missing_mask(job, source, way),
     )
+
+
+def _missing_mask(job: Job, source: str, way: str) -> Path | None:
+    from sfc.data.images import mask_path
+
+    folder = job.folder.predictions(source, "val", way)
+    return each_missing(mask_path(folder, record.id) for record in job.data.split("val").records)
 
 
 def _reads(job: Job) -> list[str]:
@@ -102,7 +108,7 @@ def _segment(job: Job) -> None:
     if source == TRUTH:
         dataset, labels = _truth(job), true_labels
     name = segmenter_name(source)
-    if job.finished(name) is None:
+    if job.finished(name) is None or not (job.path(name) / CHECKPOINT).exists():
         train_segmenter(
             job.fabric,
             config.segment,

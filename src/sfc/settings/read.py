@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import asdict, is_dataclass
+from functools import cache
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -72,8 +73,7 @@ def load_settings(root: type[Section], recipes: Iterable[str | Path], options: M
     Raises:
         ConfigError: a recipe is missing or damaged, a key is unknown, or a value has the wrong type or is out of range.
     """
-    parser = new_parser()
-    parser.add_class_arguments(root, nested_key=None, as_group=False)
+    parser = _parser_of(cast(Hashable, root))
     merged: dict[str, Any] = {}
     for path in map(find_recipe, map(str, recipes)):
         try:
@@ -94,9 +94,15 @@ def options_of(parsed: Namespace, root: type) -> dict[str, Any]:
 
 def parse_overrides(root: type, overrides: Sequence[str]) -> dict[str, Any]:
     """Settings as `--section.field=value` arguments, as `load_settings` takes them. Raises ConfigError."""
+    return options_of(parse(_parser_of(root), overrides, root, defaults=False), root)
+
+
+@cache
+def _parser_of(root: Hashable) -> ArgumentParser:
+    """A parser of nothing but the settings of a dataclass; made once, since it takes a part of a second."""
     parser = new_parser()
-    parser.add_class_arguments(root, nested_key=None, as_group=False)
-    return options_of(parse(parser, overrides, root, defaults=False), root)
+    parser.add_class_arguments(cast(type, root), nested_key=None, as_group=False)
+    return parser
 
 
 def _checked(parser: ArgumentParser, root: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from sfc.data.config import DataConfig
+from sfc.data.readers import DataSection as DataConfig
 from sfc.data.readers.coco import read_coco
 from sfc.data.readers.coco_json import iterate_items
 from sfc.data.readers.coco_regions import area, pixels, run_lengths

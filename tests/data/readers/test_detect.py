@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sfc.data.config import DataConfig
+from sfc.data.readers import DataSection as DataConfig
 from sfc.data.readers.detect import detect
+from sfc.data.readers.table import TableSettings
 from sfc.errors import DataError
 
 
@@ -58,9 +59,9 @@ def test_voc_is_found_below_and_a_table_by_its_name(tmp_path: Path) -> None:
 
 def test_given_settings_stay(tmp_path: Path) -> None:
     touch(tmp_path, "train.csv", "val.csv")
-    given = DataConfig(val="other.csv", label_separator="|", limit=3)
+    given = DataConfig(val="other.csv", table=TableSettings("|"), limit=3)
     found = detect(tmp_path, given)
-    assert (found.val, found.label_separator, found.limit, found.root) == ("other.csv", "|", 3, str(tmp_path))
+    assert (found.val, found.table.label_separator, found.limit, found.root) == ("other.csv", "|", 3, str(tmp_path))
 
 
 def test_nothing_to_find(tmp_path: Path) -> None:

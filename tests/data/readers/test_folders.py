@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sfc.data.config import DataConfig
+from sfc.data.readers import DataSection as DataConfig
 from sfc.data.readers.folders import read_folders
 from sfc.errors import ConfigError, DataError
 

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfc.data.config import DataConfig
 from sfc.data.images import write_mask
+from sfc.data.readers import READERS
+from sfc.data.readers import DataSection as DataConfig
 from sfc.data.readers.read import read_dataset, read_training_masks
+from sfc.data.readers.synthetic import SyntheticSettings
 from sfc.data.records import input_hash
-from sfc.data.synthetic.benchmark import CLASSES, write_synthetic
+from sfc.data.synthetic.benchmark import CLASSES
 from sfc.errors import ConfigError, DataError
 
 
@@ -33,8 +35,9 @@ def ids(dataset: object) -> list[str]:
 
 
 def test_synthetic_set(tmp_path: Path) -> None:
-    write_synthetic(tmp_path, seed=0, head_images=2)
-    config = DataConfig(format="synthetic", root=str(tmp_path))
+    config = DataConfig(format="synthetic", val="val.csv", synthetic=SyntheticSettings(images=2))
+    config = READERS["synthetic"].located(config, tmp_path / "own", seed=0)
+    assert config.root == str(tmp_path / "own")
     train = read_dataset(config, "train")
     assert train.classes == CLASSES
     assert all(record.mask is None for record in train.records)
@@ -92,8 +95,6 @@ def test_settings_that_do_not_fit(table: DataConfig) -> None:
         read_dataset(replace(table, root="nowhere"), "train")
     with pytest.raises(ConfigError, match=r"data\.val is empty"):
         read_dataset(replace(table, val=""), "val")
-    with pytest.raises(ConfigError, match=r"data\.limit is -1"):
-        read_dataset(replace(table, limit=-1), "train")
 
 
 def test_input_hash_follows_ids_labels_and_sizes(table: DataConfig) -> None:

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sfc.data.config import DataConfig
 from sfc.data.images import write_mask
-from sfc.data.readers.table import read_table
+from sfc.data.readers import DataSection as DataConfig
+from sfc.data.readers.table import TableSettings, read_table
 from sfc.errors import ConfigError, DataError
 
 
@@ -74,9 +74,9 @@ def test_tsv_and_json_lines_and_other_columns(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text("\n\n".join(map(json.dumps, lines[:2])))
     (tmp_path / "u.ndjson").write_text(json.dumps(lines[2]))
     for name in ("t.tsv", "t.jsonl"):
-        data = read_table(DataConfig(root=str(tmp_path), train=name, label_separator="|"), "train")
+        data = read_table(DataConfig(root=str(tmp_path), train=name, table=TableSettings("|")), "train")
         assert [(record.id, record.labels) for record in data.records] == [("a,b", (0, 1)), ("c", ())]
-    data = read_table(DataConfig(root=str(tmp_path), train="u.ndjson", label_separator="|"), "train")
+    data = read_table(DataConfig(root=str(tmp_path), train="u.ndjson", table=TableSettings("|")), "train")
     assert [(record.id, record.labels) for record in data.records] == [("c", (0, 1))]
 
 
@@ -86,7 +86,7 @@ def test_masks_and_the_table_that_has_them(tmp_path: Path) -> None:
     config = make_table(tmp_path, "a.jpg,x;y", "b.jpg,x")
     make_table(tmp_path, "a.jpg,y,m/a.png", "b.jpg,x,", name="scoring.csv", header="image,labels,mask")
     config = DataConfig(root=config.root, train_masks="scoring.csv", val="scoring.csv")
-    for data in (read_table(config, "train", masks=True), read_table(config, "val")):
+    for data in (read_table(config, "train_masks"), read_table(config, "val")):
         assert data.classes == ("x", "y")
         assert [record.mask is None for record in data.records] == [False, True]
         assert data.records[0].mask.load().tolist() == [[2] * 4] * 3
@@ -256,7 +256,7 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
     make_images(tmp_path, "a.jpg")
     config = make_table(tmp_path, "a.jpg,a")
     with pytest.raises(ConfigError, match=r"label_separator is empty"):
-        read_table(DataConfig(root=config.root, label_separator=""), "train")
+        read_table(DataConfig(root=config.root, table=TableSettings("")), "train")
     (tmp_path / "train.xlsx").write_text("")
     with pytest.raises(ConfigError, match=r"train\.xlsx: a table's name ends in \.csv, \.tsv, \.jsonl or \.ndjson"):
         read_table(DataConfig(root=config.root, train="train.xlsx"), "train")

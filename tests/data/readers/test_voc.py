@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfc.data.config import DataConfig
 from sfc.data.images import write_mask
-from sfc.data.readers.voc import VOC_CLASSES, read_voc
+from sfc.data.readers import DataSection as DataConfig
+from sfc.data.readers.voc import VOC_CLASSES, VocSettings, read_voc
 from sfc.errors import ConfigError, DataError
 
 
@@ -46,8 +46,8 @@ def voc(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def labels(root: Path, **settings: object) -> dict[str, list[str]]:
-    data = read_voc(DataConfig(format="voc", root=str(root), **settings), "train")
+def labels(root: Path, train: str, **settings: object) -> dict[str, list[str]]:
+    data = read_voc(DataConfig(format="voc", root=str(root), train=train, voc=VocSettings(**settings)), "train")
     return {record.id: [data.classes[label] for label in record.labels] for record in data.records}
 
 
@@ -58,7 +58,7 @@ def test_classes_are_those_of_voc() -> None:
 
 def test_labels_from_xml_with_and_without_difficult(voc: Path) -> None:
     assert labels(voc, train="train") == {"2007_1": ["dog", "person"]}
-    assert labels(voc, train="train", difficult=False) == {"2007_1": ["person"]}
+    assert labels(voc, train="train", labels_from="xml-without-difficult") == {"2007_1": ["person"]}
 
 
 def test_labels_from_masks(voc: Path) -> None:
@@ -68,7 +68,10 @@ def test_labels_from_masks(voc: Path) -> None:
 
 
 def test_trainaug_is_derived_where_its_list_is_missing(voc: Path) -> None:
-    assert labels(voc, train="trainaug", difficult=False) == {"2007_1": ["person"], "2008_3": ["bus"]}
+    assert labels(voc, train="trainaug", labels_from="xml-without-difficult") == {
+        "2007_1": ["person"],
+        "2008_3": ["bus"],
+    }
     add_split(voc, "trainaug", "2008_3")
     assert list(labels(voc, train="trainaug")) == ["2008_3"]
 
@@ -90,7 +93,7 @@ def test_without_masks_labels_still_come_from_xml(voc: Path) -> None:
     assert data.records[0].mask is None
     assert data.records[0].labels == (11, 14)
     with pytest.raises(ConfigError, match="labels_from is masks, but the folder"):
-        read_voc(DataConfig(format="voc", root=str(voc), train="train", labels_from="masks"), "train")
+        labels(voc, train="train", labels_from="masks")
 
 
 def test_own_classes_and_limit(voc: Path) -> None:
@@ -103,7 +106,7 @@ def test_own_classes_and_limit(voc: Path) -> None:
 
 def test_object_without_a_difficult_mark_counts(voc: Path) -> None:
     (voc / "Annotations" / "2007_1.xml").write_text("<annotation><object><name>sofa</name></object></annotation>")
-    assert labels(voc, train="train", difficult=False) == {"2007_1": ["sofa"]}
+    assert labels(voc, train="train", labels_from="xml-without-difficult") == {"2007_1": ["sofa"]}
 
 
 def test_image_without_objects_is_a_negative(voc: Path) -> None:

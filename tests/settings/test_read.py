@@ -11,17 +11,32 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import sfc.settings
 from sfc.classify.config import NetworkConfig
 from sfc.config import RunConfig, load_config
-from sfc.data.config import DataConfig
+from sfc.data.readers import DataSection
+from sfc.data.readers.table import TableSettings
 from sfc.errors import ConfigError
-from sfc.methods import plain_cam
-from sfc.settings import LEAST, MOST
-from sfc.settings.read import plain_values, write_config
+from sfc.settings.limits import Limits
+from sfc.settings.read import limits_of, plain_values, write_settings
+from sfc.settings.recipes import built_in_recipes
 from sfc.settings.shared import MachineConfig
 
-RECIPES = sorted((Path(sfc.settings.__file__).parent / "configs").glob("*.yaml"))
+RECIPES = [recipe.path for recipe in built_in_recipes()]
+
+
+def limited(section: type, name: str = "") -> dict[str, Limits]:
+    """The limits of every setting that has some, by its dotted name."""
+    found = {}
+    for key, hint in get_type_hints(section, include_extras=True).items():
+        path = f"{name}{key}"
+        if is_dataclass(hint):
+            found |= limited(hint, f"{path}.")
+        elif limits_of(hint):
+            found[path] = limits_of(hint)[0]
+    return found
+
+
+LIMITED = limited(RunConfig)
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:
@@ -66,10 +81,10 @@ def test_no_recipe_and_no_override_gives_the_defaults() -> None:
 
 
 def test_later_recipes_and_overrides_win(tmp_path: Path) -> None:
-    first = recipe(tmp_path, "name: first\nclassify:\n  training:\n    epochs: 3\n    batch: 7\n", "1.yaml")
-    second = recipe(tmp_path, "name: second\nclassify:\n  training:\n    epochs: 4\n", "2.yaml")
+    first = recipe(tmp_path, "seed: 1\nclassify:\n  training:\n    epochs: 3\n    batch: 7\n", "1.yaml")
+    second = recipe(tmp_path, "seed: 2\nclassify:\n  training:\n    epochs: 4\n", "2.yaml")
     config = load_config([first, second], ["--classify.training.epochs=5", "--data.root=elsewhere"])
-    assert (config.name, config.data.root) == ("second", "elsewhere")
+    assert (config.seed, config.data.root) == (2, "elsewhere")
     assert (config.classify.training.epochs, config.classify.training.batch) == (5, 7)
     assert config.classify.loss == RunConfig().classify.loss
 
@@ -81,11 +96,13 @@ def test_later_recipes_and_overrides_win(tmp_path: Path) -> None:
         ("classify:\n  training:\n    epocs: 3", "there is no setting 'classify.training.epocs'"),
         ("classify:\n  training:\n    epochs: many", "classify.training.epochs must be int, not many"),
         ("classify:\n  training:\n    epochs: 3.5", "classify.training.epochs must be int, not 3.5"),
-        ("data:\n  format: xml", "data.format must be table or voc or"),
+        ("data:\n  format: xml", "data.format must be table or voc or coco or folders or synthetic, not xml"),
+        ("methods: [cam, cma]", "methods must be"),
+        ("data:\n  voc:\n    difficult: true", "there is no setting 'data.voc.difficult'"),
         ("classify:\n  loss:\n    coefficient: on", "classify.loss.coefficient must be off or exact or official"),
         ("classify:\n  input:\n    long_side: [1, 2, 3]", "classify.input.long_side must be tuple[int, int] | None"),
         ("localize:\n  scales: 1.0", "localize.scales must be tuple[float, ...], not 1.0"),
-        ("classify: [", "Problems parsing config"),
+        ("classify: [", "cannot be read as YAML"),
         ("[1, 2]", "holds no settings"),
         ("", "holds no settings"),
         ("a: !!python/object/apply:os.system ['exit']", "could not determine a constructor"),
@@ -99,15 +116,31 @@ def test_a_faulty_recipe_is_named_with_its_key(tmp_path: Path, text: str, words:
 
 
 def test_a_recipe_that_is_missing_no_file_or_no_text(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "none.yaml") == f"{tmp_path / 'none.yaml'}: there is no such recipe"
-    assert refusal(tmp_path) == f"{tmp_path}: there is no such recipe"
+    missing = refusal(tmp_path / "none.yaml")
+    assert missing.startswith(f"{tmp_path / 'none.yaml'}: there is no such recipe: neither a file nor one of camvid, ")
+    assert refusal(tmp_path).startswith(f"{tmp_path}: there is no such recipe")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     assert refusal(tmp_path / "binary.yaml").startswith(f"{tmp_path / 'binary.yaml'}: ")
 
 
+def test_recipes_are_found_by_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config(["synthetic"]).data.format == "synthetic"
+    assert load_config(["voc12", "paper"]).methods == ("sfc-paper",)
+    # A file of that name in this folder is meant rather than the package's recipe.
+    recipe(tmp_path, "seed: 77", "synthetic")
+    assert load_config(["synthetic"]).seed == 77
+
+
+def test_every_recipe_says_what_it_is() -> None:
+    for each in built_in_recipes():
+        assert each.text.endswith("."), each.name
+        assert len(each.text) > 20
+
+
 def test_the_faulty_one_of_several_recipes_is_named(tmp_path: Path) -> None:
-    good, bad = recipe(tmp_path, "name: x", "good.yaml"), recipe(tmp_path, "nome: x", "bad.yaml")
-    with pytest.raises(ConfigError, match=r"bad\.yaml: there is no setting 'nome'"):
+    good, bad = recipe(tmp_path, "seed: 1", "good.yaml"), recipe(tmp_path, "sead: 1", "bad.yaml")
+    with pytest.raises(ConfigError, match=r"bad\.yaml: there is no setting 'sead'"):
         load_config([good, bad, good])
 
 
@@ -129,39 +162,57 @@ def test_faulty_overrides(override: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("classify:\n  training: 3", "classify.training is a section of settings, not 3"),
-        ("classify:\n  training:\n    epochs: null", "classify.training.epochs must be int, not null"),
+        ("classify:\n  training: 3", "{path}: classify.training is a section of settings, not 3"),
+        ("classify:\n  training:\n    epochs: null", "{path}: classify.training.epochs must be int, not null"),
     ],
 )
 def test_what_types_alone_let_through(tmp_path: Path, text: str, words: str) -> None:
-    assert refusal(recipe(tmp_path, text)) == words
+    path = recipe(tmp_path, text)
+    assert refusal(path) == words.format(path=path)
 
 
-@pytest.mark.parametrize("name", LEAST)
+@pytest.mark.parametrize("name", LIMITED)
 def test_numbers_out_of_range(name: str) -> None:
-    default = flat(plain_values(asdict(RunConfig())))[name]
-    small = "-1" if not isinstance(default, list) else f"{[-1] * max(1, len(default))}"
-    assert f"{name} must be at least {LEAST[name]:g}" in refusal(None, f"--{name}={small}")
+    default, limits = flat(plain_values(asdict(RunConfig())))[name], LIMITED[name]
+    several = isinstance(default, list)
+
+    def given(value: float) -> str:
+        return refusal(None, f"--{name}={[value] * max(1, len(default)) if several else value}")
+
+    assert f"{name} must be at least {limits.least:g}" in given(-1)
+    if limits.most < 1e9:
+        assert f"{name} must be at most {limits.most:g}" in given(limits.most + 1)
 
 
-@pytest.mark.parametrize("name", MOST)
-def test_numbers_beyond_the_greatest(name: str) -> None:
-    assert refusal(None, f"--{name}=1.5") == f"{name} must be at most {MOST[name]:g}, not 1.5"
+def test_there_are_not_too_many_settings_and_those_that_need_limits_have_them() -> None:
+    default = flat(plain_values(asdict(RunConfig())))
+    assert len(default) <= 81
+    numbers = {
+        name
+        for name, value in default.items()
+        if type(value) in (int, float) or (isinstance(value, list) and value and type(value[0]) in (int, float))
+    }
+    assert numbers <= LIMITED.keys()
 
 
 def test_a_range_is_given_from_its_smaller_end() -> None:
-    assert "put the smaller number first" in refusal(None, "--refine.relation.input.scale=[1.5, 0.5]")
+    assert "put the smaller number first" in refusal(None, "--refine.irn.input.scale=[1.5, 0.5]")
 
 
 @pytest.mark.parametrize("name", ["1e3", "0e0", ".5", "-", "+1", "0x1f"])
 def test_names_that_look_like_numbers_stay_names(tmp_path: Path, name: str) -> None:
-    write_config(tmp_path / "config.yaml", replace(RunConfig(), name=name))
-    assert load_config([tmp_path / "config.yaml"]).name == name
+    config = RunConfig(data=replace(DataSection(), train=name))
+    write_settings(tmp_path / "config.yaml", config)
+    assert load_config([tmp_path / "config.yaml"]).data.train == name
 
 
-def test_defaults_lie_within_the_ranges() -> None:
+def test_defaults_lie_within_the_limits() -> None:
     default = flat(plain_values(asdict(RunConfig())))
-    assert LEAST.keys() <= default.keys()
+    faults = [
+        limits.fault(default[name]) for name, limits in LIMITED.items() if not isinstance(default[name], str | None)
+    ]
+    assert len(faults) > 40
+    assert not any(faults)
 
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12)
@@ -187,45 +238,26 @@ def test_round_trip_through_a_file(
     sizes: list[int],
     coefficient: Any,
 ) -> None:
-    config = RunConfig(name=name, baseline=False, data=DataConfig(label_separator=name, synthetic_seed=seed))
+    data: Any = DataSection(table=TableSettings(label_separator=name))  # type: ignore[call-arg]
+    config = RunConfig(seed=seed, methods=("sfc",), data=data)
     classify = replace(
         config.classify,
         network=NetworkConfig(seed_threshold=threshold, weights=name),
         loss=replace(config.classify.loss, coefficient=coefficient),
         input=replace(config.classify.input, long_side=sides, batch_sizes=tuple(sizes)),
-        training=replace(config.classify.training, learning_rate=rate, seed=seed),
+        training=replace(config.classify.training, learning_rate=rate),
     )
     config = replace(config, classify=classify, machine=MachineConfig(threads=1))
-    write_config(tmp_path / "config.yaml", config)
+    write_settings(tmp_path / "config.yaml", config)
     assert load_config([tmp_path / "config.yaml"]) == config
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_round_trip_of_recipes(tmp_path: Path, path: Path) -> None:
     config = load_config([path])
-    write_config(tmp_path / "config.yaml", config)
+    write_settings(tmp_path / "config.yaml", config)
     assert load_config([tmp_path / "config.yaml"]) == config
     assert flat(yaml.safe_load((tmp_path / "config.yaml").read_text())).keys() == flat(asdict(config)).keys()
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_plain_cam_switches_off_every_part_and_nothing_else(path: Path) -> None:
-    config = load_config([path], ["--baseline=true", "--classify.network.pixel_correlation=true"])
-    before, after = (flat(plain_values(asdict(c))) for c in (config, plain_cam(config)))
-    changed = {name: after[name] for name in after if before[name] != after[name]}
-    # What acts through those parts alone is the same in every baseline.
-    for name, value in (("classify.network.consistency_gradient", 1.0), ("classify.loss.coefficient", "off")):
-        assert after[name] == value
-        changed.pop(name, None)
-    assert changed == {
-        "name": "plain CAM",
-        "baseline": False,
-        "classify.network.pixel_correlation": False,
-        "classify.loss.prototype_weight": 0.0,
-        "classify.loss.scale_weight": 0.0,
-        "classify.loss.half_size_pass": False,
-        "classify.bank.draws": 0,
-    }
 
 
 def test_every_setting_is_documented() -> None:
