@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sfc.errors import CheckpointError
 from sfc.run.files import atomic_write
+from sfc.run.origin import require_same
 
 FORMAT = 1
 _DAMAGED = (
@@ -75,6 +76,24 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this version of sfc")
     return content
+
+
+def load_finished(path: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads the checkpoint of a training that is over, for what `expected` says.
+
+    Args:
+        path: what `sfc.engine.fit.fit` wrote.
+        expected: entries of the fingerprint that must be the same; the others do not matter to who uses the weights.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or its training is not finished.
+        ConfigError: it was trained with other settings, classes, or whatever else is expected.
+    """
+    saved = load_checkpoint(path)
+    require_same(path, {name: saved["fingerprint"].get(name) for name in expected}, expected)
+    if saved["step"] < saved["steps"]:
+        raise CheckpointError(f"{path}: training stopped at step {saved['step']} of {saved['steps']}; finish it first")
+    return saved
 
 
 def read_state(checkpoint: str | Path | dict[str, Any], kind: str) -> tuple[dict[str, Tensor], str]:
