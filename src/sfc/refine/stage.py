@@ -166,7 +166,7 @@ class _Walk:
         walk = self.config.walk
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1)[None]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            edge, _ = self.net.infer(normalise(pixels)[0], self.config.relation.input.crop)
+            edge = self.net.infer(normalise(pixels)[0], self.config.relation.input.crop)
         mask = walk_mask(
             keys,
             fused_cam(weight, prototype, walk.fusion_lambda),

@@ -1,4 +1,4 @@
-"""Trains the relation network on relation labels, and then centres its displacements on the training set."""
+"""Trains the relation network on relation labels."""
 
 from __future__ import annotations
 
@@ -10,26 +10,22 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from sfc.config import MachineConfig, RelationConfig
 from sfc.data.labelled_set import LabelSource
 from sfc.data.pixels import normalise, rectangle_mask
 from sfc.data.records import DataSet, input_hash
-from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
-from sfc.engine.fit import Batch, Job, collate, fit
+from sfc.engine.checkpoint import load_checkpoint, load_finished
+from sfc.engine.fit import Batch, Job, fit
 from sfc.engine.optimiser import ParameterGroup
 from sfc.errors import CheckpointError, ConfigError
 from sfc.networks.backbone import Backbone
 from sfc.refine.relation.loss import pair_counts, relation_loss
 from sfc.refine.relation.network import RelationNetwork
-from sfc.refine.relation.samples import CornerCrops, RelationSet
-from sfc.run.origin import require_same
+from sfc.refine.relation.samples import RelationSet
 from sfc.settings import plain_values
 
 FROM_CLASSIFIER = "classifier"
-CENTRED = "mean_displacement"
-"""Entry of a checkpoint whose displacements are centred: training is over."""
 
 
 def build_relation_network(config: RelationConfig, backbone: Backbone | None = None) -> RelationNetwork:
@@ -64,8 +60,7 @@ class RelationObjective(nn.Module):
             label: uint8 [N, h, w] on the grid.
             counts: [3], mean over processes of `pair_counts`.
         """
-        edge, displacement = self.net(image)
-        return dict(vars(relation_loss(edge, displacement, label, self.radius, counts)))
+        return dict(vars(relation_loss(self.net(image), label, self.radius, counts)))
 
 
 class Preparation:
@@ -77,12 +72,9 @@ class Preparation:
     def __call__(self, batch: Batch, step: int) -> Batch:  # noqa: ARG002
         """Normalised images; and pair counts over all processes, so that they share one mean over pairs."""
         counts = self.fabric.all_reduce(pair_counts(batch["label"], self.radius), reduce_op="mean")
-        return {"image": _pixels(batch), "label": batch["label"], "counts": counts}
-
-
-def _pixels(batch: Batch) -> Tensor:
-    size = batch["image"].shape[2:]
-    return normalise(batch["image"]) * rectangle_mask(batch["rectangle"], size, size)
+        size = batch["image"].shape[2:]
+        pixels = normalise(batch["image"]) * rectangle_mask(batch["rectangle"], size, size)
+        return {"image": pixels, "label": batch["label"], "counts": counts}
 
 
 def train_relation_network(
@@ -115,65 +107,21 @@ def train_relation_network(
     """
     torch.manual_seed(config.training.seed)
     path = folder / "checkpoint.pt"
+    begun = path.exists()
+    if begun:
+        _refuse_displacements(path, load_checkpoint(path))
     # Where a checkpoint holds every weight, the file or network that the first ones came from is not needed again.
-    start = replace(config, pretrained=False, weights="") if path.exists() else config
+    start = replace(config, pretrained=False, weights="") if begun else config
     net = build_relation_network(start, backbone)
     job = Job(
         objective=RelationObjective(net, config.radius),
         model=net,
         samples=RelationSet(train, labels, config.input, net.stride, config.training.seed),
-        groups=[
-            ParameterGroup(net.edge_parameters()),
-            ParameterGroup(net.displacement_parameters(), config.training.head_factor),
-        ],
+        groups=[ParameterGroup(net.edge_parameters())],
         fingerprint={**_fingerprint(config, net), "data": input_hash(train), "origin": plain_values(origin or {})},
         before_step=Preparation(fabric, config.radius),
     )
     fit(fabric, job, config.training, machine, folder, title)
-    saved = load_checkpoint(path)
-    fabric.barrier()
-    if CENTRED not in saved:
-        if machine.channels_last:
-            net.to(memory_format=torch.channels_last)  # as `fit` does, unless it had nothing left to do: same rounding
-        mean = mean_displacement(fabric, net, train, config, machine.workers)
-        if fabric.is_global_zero:
-            saved["model"][CENTRED] = mean
-            save_checkpoint(path, {**saved, CENTRED: mean.tolist()})
-        fabric.barrier()
-
-
-@torch.no_grad()
-def mean_displacement(
-    fabric: Fabric, net: RelationNetwork, train: DataSet, config: RelationConfig, workers: int = 0
-) -> Tensor:
-    """float32 [2]: mean of the displacement over the training images, uncut where they fit the crop (METHOD).
-
-    Each process takes its share of the images and all get the mean over all of them.
-
-    Raises:
-        DataError: an image cannot be read.
-    """
-    training = net.training
-    net.train()  # so that nothing is subtracted; the backbone and its statistics stay as they are
-    shares = range(fabric.global_rank, len(train), fabric.world_size)
-    size = max(1, config.training.batch // fabric.world_size)
-    batches = [list(shares[i : i + size]) for i in range(0, len(shares), size)]
-    loader = DataLoader(
-        CornerCrops(train, config.input.crop), batch_sampler=batches, num_workers=workers, collate_fn=collate
-    )
-    total = torch.zeros(3, dtype=torch.float64)  # sums of both channels' means, and images
-    for batch in loader:
-        if isinstance(batch, Exception):
-            raise batch
-        pixels = _pixels({name: value.to(fabric.device) for name, value in batch.items()})
-        with fabric.autocast():
-            means = net(pixels)[1].float().mean(dim=(2, 3))
-        total[:2] += means.sum(dim=0).cpu()
-        total[2] += len(means)
-    net.train(training)
-    reduced = fabric.all_reduce(total.float().to(fabric.device), reduce_op="sum")
-    assert isinstance(reduced, Tensor)
-    return (reduced[:2] / reduced[2]).cpu()
 
 
 def load_relation_network(config: RelationConfig, folder: Path, backbone: Backbone | None = None) -> RelationNetwork:
@@ -185,18 +133,23 @@ def load_relation_network(config: RelationConfig, folder: Path, backbone: Backbo
         backbone: the classifier's, where the settings ask for it; only its architecture counts.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or its training is not finished.
+        CheckpointError: there is none, it is damaged, from an earlier version, or its training is not finished.
         ConfigError: it was trained with other settings, another backbone or for another stride.
     """
-    path = folder / "checkpoint.pt"
-    saved = load_checkpoint(path)
     net = build_relation_network(replace(config, pretrained=False, weights=""), backbone)
-    expected = _fingerprint(config, net)
-    require_same(path, {name: saved["fingerprint"].get(name) for name in expected}, expected)
-    if CENTRED not in saved:
-        raise CheckpointError(f"{path}: training stopped at step {saved['step']} of {saved['steps']}; finish it first")
+    path = folder / "checkpoint.pt"
+    saved = load_finished(path, _fingerprint(config, net))
+    _refuse_displacements(path, saved)
     net.load_state_dict(saved["model"])
     return net.eval()
+
+
+def _refuse_displacements(path: Path, saved: Mapping[str, Any]) -> None:
+    if any("displacement" in name for name in saved["model"]):
+        raise CheckpointError(
+            f"{path}: an earlier version of sfc trained this relation network, with displacements that are no longer "
+            "learnt; delete its folder to train it again"
+        )
 
 
 def _fingerprint(config: RelationConfig, net: RelationNetwork) -> dict[str, Any]:
