@@ -57,7 +57,7 @@ def timm_features(name: str, *, pretrained: bool, weights: str, output_stride: i
         raise ConfigError(f"network.backbone: timm knows no model '{name}'")
     if weights:
         _check_readable(Path(weights))
-    blocks, convolutions = _plain(name)
+    blocks, dilations = _plain(name)
     if blocks:
         indices = tuple(blocks * (i + 1) // 4 - 1 for i in range(4))
         attempts: list[dict[str, Any]] = [{"dynamic_img_size": True, "dynamic_img_pad": True}, {}]
@@ -78,7 +78,7 @@ def timm_features(name: str, *, pretrained: bool, weights: str, output_stride: i
             failures.append(sentence(error))
             continue
         if not dilated:
-            _undo_dilation(model, convolutions)
+            _undo_dilation(model, dilations)
         return model
     raise ConfigError(f"network.backbone: '{name}' cannot give stage features ({failures[-1]})")
 
@@ -89,8 +89,8 @@ def _create(name: str, options: dict[str, Any], **loading: Any) -> nn.Module:
 
 
 @cache
-def _plain(name: str) -> tuple[int, dict[str, tuple[Any, Any]]]:
-    """The number of blocks of a plain ViT (0 for other networks), and dilation and padding of every convolution."""
+def _plain(name: str) -> tuple[int, dict[str, tuple[int, int]]]:
+    """The number of blocks of a plain ViT (0 for other networks), and the dilation of every convolution."""
     try:
         with torch.device("meta"):
             model = timm.create_model(name)
@@ -99,12 +99,12 @@ def _plain(name: str) -> tuple[int, dict[str, tuple[Any, Any]]]:
     blocks = getattr(model, "blocks", None)
     if not isinstance(blocks, nn.Module) or not hasattr(model, "patch_embed") or not hasattr(model, "pos_embed"):
         blocks = nn.Sequential()
-    settings = {
-        flat_name(key): (module.dilation, module.padding)
+    dilations: dict[str, tuple[int, int]] = {
+        flat_name(key): (module.dilation[0], module.dilation[1])
         for key, module in model.named_modules()
         if isinstance(module, nn.Conv2d)
     }
-    return len(list(blocks.children())), settings
+    return len(list(blocks.children())), dilations
 
 
 def flat_name(name: str) -> str:
@@ -112,11 +112,21 @@ def flat_name(name: str) -> str:
     return name.replace(".", "_")
 
 
-def _undo_dilation(model: nn.Module, convolutions: dict[str, tuple[Any, Any]]) -> None:
-    """Gives every convolution the dilation and padding that it has in the network at its own stride."""
+def _undo_dilation(model: nn.Module, dilations: dict[str, tuple[int, int]]) -> None:
+    """Gives every convolution the dilation that it has in the network at its own stride, and padding to match.
+
+    The padding of that network would be wrong: where TensorFlow's "same" padding depends on the image beside a stride,
+    it is none there.
+    """
     for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d) and flat_name(name) in convolutions:
-            module.dilation, module.padding = convolutions[flat_name(name)]
+        dilation = dilations.get(flat_name(name))
+        if isinstance(module, nn.Conv2d) and dilation is not None and module.dilation != dilation:
+            if not isinstance(module.padding, str):
+                module.padding = tuple(
+                    padding // now * then
+                    for padding, now, then in zip(module.padding, module.dilation, dilation, strict=True)
+                )
+            module.dilation = dilation
 
 
 def _check_readable(path: Path) -> None:

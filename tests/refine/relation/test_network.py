@@ -189,6 +189,7 @@ def test_norms_of_a_classifier_backbone_that_learnt_them_are_frozen(compact: Rel
         ("swin_tiny_patch4_window7_224", 4, (1, 1, 2, 4, 8)),
         ("efficientnet_lite0", 4, (1, 1, 2, 4, 4)),
         ("vit_tiny_patch16_224", 16, (1, 1, 1, 1)),
+        ("eva02_tiny_patch14_224", 14, (1, 1, 1, 1)),
     ],
 )
 @pytest.mark.parametrize("size", [(90, 122), (33, 17), (1, 1)])
