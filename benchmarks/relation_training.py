@@ -24,11 +24,11 @@ from sfc.refine.walk.paths import half_plane_offsets, path_cells
 
 IMAGES, RADIUS = 4, 10
 NAMES = ("ours", "indexed", "mixed")
-Losses = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
+Losses = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
 
 class IndexedPairs(nn.Module):
-    """The losses by index tensors; terms as in `sfc.refine.relation_loss.RelationLosses`.
+    """The losses by index tensors; terms as in `sfc.refine.relation.loss.RelationLosses`.
 
     Args:
         height: rows of the grid.
@@ -38,7 +38,6 @@ class IndexedPairs(nn.Module):
 
     sources: Tensor
     destinations: Tensor
-    distance: Tensor
 
     def __init__(self, height: int, width: int, radius: int) -> None:
         super().__init__()
@@ -47,7 +46,6 @@ class IndexedPairs(nn.Module):
         self.register_buffer("sources", cells[: height - reach, reach : width - reach].flatten())
         ends = torch.from_numpy(offsets @ [width, 1])
         self.register_buffer("destinations", ends[:, None] + self.sources)
-        self.register_buffer("distance", torch.from_numpy(offsets.T).float()[None, :, :, None])
         by_length: dict[int, list[Tensor]] = {}
         for offset in offsets.tolist():
             steps = torch.from_numpy(path_cells(*offset) @ [width, 1])
@@ -56,8 +54,8 @@ class IndexedPairs(nn.Module):
         for length, paths in by_length.items():
             self.register_buffer(f"paths{length}", torch.stack(paths))
 
-    def forward(self, edge: Tensor, displacement: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """Logits [N, 1, h, w], displacement [N, 2, h, w] and labels [N, h, w] to terms by name."""
+    def forward(self, edge: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """Logits [N, 1, h, w] and labels [N, h, w] to terms by name."""
         probability = torch.sigmoid(edge).flatten(1)
         highest = [
             probability[:, getattr(self, f"paths{length}").flatten()].view(len(edge), -1, length, len(self.sources))
@@ -72,26 +70,21 @@ class IndexedPairs(nn.Module):
         negative = (valid & (source != destination)).float()
         positive_loss = -torch.log(affinity + EPSILON)
         negative_loss = -torch.log(1 + EPSILON - affinity)
-        moved = displacement.flatten(2)
-        difference = moved[:, :, None, self.sources] - moved[:, :, self.destinations]
         terms = {
             "background": _mean(positive_loss, background),
             "foreground": _mean(positive_loss, foreground),
             "negative": _mean(negative_loss, negative),
-            "displacement_foreground": _mean((difference - self.distance).abs(), foreground[:, None], 2),
-            "displacement_background": _mean(difference.abs(), background[:, None], 2),
         }
         positive = (terms["background"] + terms["foreground"]) / 2
-        moves = (terms["displacement_foreground"] + terms["displacement_background"]) / 2
-        return {**terms, "total": (positive + terms["negative"]) / 2 + moves}
+        return {**terms, "total": (positive + terms["negative"]) / 2}
 
 
-def _mean(loss: Tensor, mask: Tensor, per_pair: int = 1) -> Tensor:
-    return (loss * mask).sum() / (per_pair * mask.sum() + EPSILON)
+def _mean(loss: Tensor, mask: Tensor) -> Tensor:
+    return (loss * mask).sum() / (mask.sum() + EPSILON)
 
 
-def plain_pass(net: RelationNetwork, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Edge logits and displacement of a training pass through the same layers, written plainly (ResNets only)."""
+def plain_pass(net: RelationNetwork, image: Tensor) -> Tensor:
+    """Edge logits of a training pass through the same layers, written plainly (ResNets only)."""
     maps = net.stages(image)
     rows, columns = maps[0].shape[2:]
 
@@ -100,16 +93,12 @@ def plain_pass(net: RelationNetwork, image: Tensor) -> tuple[Tensor, Tensor]:
         return torch.relu(x)[:, :, :height, :width]
 
     parts = [enlarged(net.edge[i](maps[i]), scale, rows, columns) for i, scale in enumerate((1, 1, 2, 4, 4))]
-    edge = net.edge_logit(torch.cat(parts, dim=1))
-    coarse = [enlarged(net.displacement[i](maps[i]), i // 3 + 1, *maps[2].shape[2:]) for i in (2, 3, 4)]
-    fine = [torch.relu(net.displacement[i](maps[i])) for i in (0, 1)]
-    fine.append(enlarged(net.displacement_coarse(torch.cat(coarse, dim=1)), 2, rows, columns))
-    return edge, net.displacement_out(torch.relu(net.displacement_fine(torch.cat(fine, dim=1))))
+    return net.edge_logit(torch.cat(parts, dim=1))
 
 
-def ours(edge: Tensor, displacement: Tensor, label: Tensor) -> dict[str, Tensor]:
+def ours(edge: Tensor, label: Tensor) -> dict[str, Tensor]:
     """The package's losses, terms by name."""
-    return dict(vars(relation_loss(edge, displacement, label, RADIUS)))
+    return dict(vars(relation_loss(edge, label, RADIUS)))
 
 
 def make_losses(name: str, grid: int) -> Losses:
@@ -135,19 +124,15 @@ def make_step(name: str, crop: int) -> Callable[[], dict[str, float]]:
     """A training step with the released optimiser; gives its terms. `ours`, `indexed` or `mixed`."""
     torch.manual_seed(0)
     net = RelationNetwork("resnet50").to(memory_format=torch.channels_last).train()
-    groups = [
-        {"params": net.edge_parameters(), "lr": 0.1},
-        {"params": net.displacement_parameters(), "lr": 1.0},
-    ]
-    optimiser = torch.optim.SGD(groups, lr=0.1, momentum=1e-4, weight_decay=1e-4)
+    optimiser = torch.optim.SGD(net.edge_parameters(), lr=0.1, momentum=1e-4, weight_decay=1e-4)
     grid = crop // net.stride
     image, label = make_batch(crop, grid)
     losses = make_losses(name, grid)
 
     def step() -> dict[str, float]:
         optimiser.zero_grad(set_to_none=True)
-        edge, displacement = plain_pass(net, image) if name == "indexed" else net(image)
-        terms = losses(edge, displacement, label)
+        edge = plain_pass(net, image) if name == "indexed" else net(image)
+        terms = losses(edge, label)
         terms["total"].backward()
         optimiser.step()
         return {term: value.item() for term, value in terms.items()}
@@ -156,15 +141,15 @@ def make_step(name: str, crop: int) -> Callable[[], dict[str, float]]:
 
 
 def make_losses_alone(name: str, crop: int) -> Callable[[], None]:
-    """Forward and backward of the losses on maps like those of the step."""
+    """Forward and backward of the losses on a map like that of the step."""
     grid = crop // 4
     random = torch.Generator().manual_seed(1)
-    maps = [torch.randn(IMAGES, channels, grid, grid, generator=random).requires_grad_() for channels in (1, 2)]
+    edge = torch.randn(IMAGES, 1, grid, grid, generator=random).requires_grad_()
     label = make_batch(crop, grid)[1]
     losses = make_losses(name, grid)
 
     def run() -> None:
-        torch.autograd.grad(losses(maps[0], maps[1], label)["total"], maps)
+        torch.autograd.grad(losses(edge, label)["total"], edge)
 
     return run
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfc.errors import DataError, SFCError
-from sfc.localize.store import ERROR, FINE_BYTES, FINE_ERROR, cam_path, load_cams, save_cams
+from sfc.localize.store import ERROR, FINE_BYTES, FINE_ERROR, _low_frequencies, cam_path, load_cams, save_cams
 
 
 def enlarge(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -124,6 +124,33 @@ def test_map_of_zeros_stays_exactly_zero(tmp_path: Path) -> None:
     assert not weight[2].any()
     assert weight[1].any()
     assert not prototype.any()
+
+
+def test_files_written_with_dense_cosine_matrices_hold_the_same_maps() -> None:
+    """Written before the fast transform, with what was read back then: a quarter of the frequencies, and all."""
+    recorded = Path(__file__).parent / "recorded" / "dense_transform"
+    keys, *maps = load_cams(recorded.with_suffix(".cam"))
+    assert keys.tolist() == [0, 3]
+    with np.load(recorded.with_suffix(".npz")) as expected:
+        for name, cam in zip(("weight_cam", "prototype_cam"), maps, strict=True):
+            np.testing.assert_allclose(cam, expected[name], rtol=0, atol=1e-5)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_coefficients_are_those_of_the_plain_cosine_sum(height: int, width: int, seed: int) -> None:
+    def cosines(length: int) -> np.ndarray:
+        frequency, position = np.arange(length)[:, None], np.arange(length) + 0.5
+        basis = np.cos(np.pi / length * frequency * position) * np.sqrt(2 / length)
+        basis[0] /= np.sqrt(2)
+        return basis
+
+    maps = np.random.default_rng(seed).random((2, height, width)).astype(np.float32)
+    coefficients, lost = _low_frequencies(maps, 0.0)
+    expected = cosines(height) @ maps.astype(np.float64) @ cosines(width).T
+    rows, columns = coefficients.shape[1:]
+    np.testing.assert_allclose(coefficients, expected[:, :rows, :columns], rtol=0, atol=1e-5)
+    assert lost == pytest.approx((expected**2).sum() - (coefficients.astype(np.float64) ** 2).sum(), abs=1e-4)
 
 
 def test_ids_with_folders_spaces_and_any_letters(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
-"""Backbones of every kind: strides, folding of frozen norms, what learns, sizes, weights and their errors."""
+"""Backbones of every kind: strides, sizes, what learns, published weights and their errors."""
 
 from __future__ import annotations
 
-import copy
 import socket
 import time
 from pathlib import Path
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 
 from sfc.errors import CheckpointError, ConfigError
 from sfc.networks import backbone, timm_models
-from sfc.networks.backbone import Backbone, CompactNetwork, _FoldedConv2d, _FoldedNorm, fold_norms
+from sfc.networks.backbone import Backbone
+from sfc.networks.compact import CompactNetwork
 
 
 def image(height: int = 64, width: int = 64, seed: int = 0) -> Tensor:
@@ -93,6 +93,53 @@ def test_resnet50_has_the_strides_and_no_dilation_of_the_released_network() -> N
     assert all(close(a, b) for a, b in zip(features, expected[1:], strict=True))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tf_efficientnetv2_b0",
+        "tf_mobilenetv3_large_minimal_100",
+        "tf_efficientnet_lite0",
+        "tf_efficientnet_b0",
+        "tf_mobilenetv3_small_100",
+        "dm_nfnet_f0",
+        "resnet50",
+    ],
+)
+def test_every_cell_that_is_begun_is_there(name: str) -> None:
+    """TensorFlow's "same" padding is dynamic beside a stride and static where the stride was taken out."""
+    net = Backbone(name).eval()
+    assert net.strides == (4, 8, 16, 16)
+    assert net.multiple == 1
+    for height, width in ((224, 96), (33, 47), (101, 65), (97, 31)):
+        with torch.no_grad():
+            sizes = [tuple(feature.shape[2:]) for feature in net(image(height, width))]
+        assert sizes == [(-(-height // s), -(-width // s)) for s in net.strides]
+
+
+def test_undone_dilation_sees_what_the_network_at_its_own_stride_does() -> None:
+    """The last stage beside timm's dilated one, with the dilation taken out: the same weights, the same grid."""
+    ours = Backbone("tf_efficientnet_lite0").eval()
+    dilated = Backbone("tf_efficientnet_lite0", dilated=True).eval()
+    last = {id(m) for m in ours.model.blocks[5:].modules()}
+    for one, other in zip(ours.modules(), dilated.modules(), strict=True):
+        if isinstance(one, nn.Conv2d):
+            kernel = other.kernel_size[0]
+            assert max(one.dilation) == 1
+            if id(one) in last:
+                assert one.padding == (kernel // 2, kernel // 2)
+            assert other.padding[0] == one.padding[0] * other.dilation[0]
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch14_dinov2", "eva02_tiny_patch14_224"])
+def test_patches_of_14_pixels(name: str) -> None:
+    net = Backbone(name).eval()
+    assert net.strides == (14,) * 4
+    for height, width in ((140, 70), (50, 77), (1, 1)):
+        with torch.no_grad():
+            sizes = {tuple(feature.shape[2:]) for feature in net(image(height, width))}
+        assert sizes == {(-(-height // 14), -(-width // 14))}
+
+
 @pytest.mark.parametrize(("stride", "last"), [(8, (8, 8)), (16, (16, 16)), (32, (16, 32))])
 def test_output_stride(stride: int, last: tuple[int, int]) -> None:
     net = Backbone("resnet18", output_stride=stride)
@@ -129,119 +176,6 @@ def test_padding_ends_where_the_image_does() -> None:
         features, padded = net(x), net(F.pad(x, (0, 26, 0, 24)))
     for feature, whole in zip(features, padded, strict=True):
         assert torch.equal(feature, whole[:, :, : feature.shape[2], : feature.shape[3]])
-
-
-# --- Frozen norms -----------------------------------------------------------------------------------------------------
-
-
-def pair_of(name: str) -> tuple[Backbone, Backbone]:
-    """The same weights, norms frozen and folded, and frozen but applied as they are."""
-    folded, plain = Backbone(name, trained_from=0), Backbone(name, trained_from=0, frozen_norm=False)
-    disturb_norms(plain)
-    folded.load_state_dict(plain.state_dict())
-    plain.eval()
-    return folded.train(), plain
-
-
-@pytest.mark.parametrize("name", ["compact", "test_resnet", "hrnet_w18_small", "mobilenetv3_small_050"])
-def test_folding_is_exact_for_outputs_and_gradients(name: str) -> None:
-    folded, plain = pair_of(name)
-    assert any(isinstance(m, _FoldedConv2d) for m in folded.modules())
-    assert folded.state_dict().keys() == plain.state_dict().keys()
-    for net in (folded, plain):
-        features = net.double()(image(48, 40).double())
-        sum((f * torch.linspace(-1, 2, f.numel()).view(f.shape)).sum() for f in features).backward()
-    with torch.no_grad():
-        assert all(close(a, b, 1e-9) for a, b in zip(folded(image().double()), plain(image().double()), strict=True))
-    reference = dict(plain.named_parameters())
-    for key, parameter in folded.named_parameters():
-        if reference[key].grad is None:
-            assert parameter.grad is None, key
-        else:
-            # Where a ReLU hides a channel the gradient is rounding.
-            assert torch.allclose(parameter.grad, reference[key].grad, rtol=1e-7, atol=1e-7), key
-
-
-def test_frozen_statistics_stay_in_training_and_affine_parameters_learn() -> None:
-    net = Backbone("mobilenetv3_small_050", trained_from=0)
-    buffers = {key: value.clone() for key, value in net.named_buffers()}
-    net.train()
-    assert net.training
-    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert norms
-    assert not any(norm.training for norm in norms)
-    sum(f.sum() for f in net(image())).backward()
-    assert all(torch.equal(buffers[key], value) for key, value in net.named_buffers())
-    assert sum(norm.weight.grad is not None for norm in norms) > len(norms) / 2
-    trained = Backbone("mobilenetv3_small_050", trained_from=0, frozen_norm=False).train()
-    assert all(m.training for m in trained.modules())
-    assert not any(isinstance(m, _FoldedNorm) for m in trained.modules())
-
-
-def test_a_copy_is_a_network_of_its_own() -> None:
-    net = Backbone("compact", trained_from=0)
-    disturb_norms(net)
-    twin = copy.deepcopy(net)
-    before = [f.detach().clone() for f in net(image())]
-    assert all(torch.equal(a, b) for a, b in zip(before, twin(image()), strict=True))
-    disturbed = next(m for m in twin.modules() if isinstance(m, _FoldedConv2d))
-    assert any(disturbed.folded[0] is module for module in twin.modules())
-    with torch.no_grad():
-        disturbed.folded[0].bias += 1
-    assert all(torch.equal(a, b) for a, b in zip(before, net(image()), strict=True))
-    assert not torch.equal(before[3], twin(image())[3])
-
-
-class Misleading(nn.Module):
-    """Convolution and norm are neighbours, but an activation lies between them."""
-
-    def __init__(self, between: bool) -> None:
-        super().__init__()
-        self.between = between
-        self.conv = nn.Conv2d(3, 4, 3, bias=False)
-        self.norm = nn.BatchNorm2d(4)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.conv(x)
-        return [self.norm(F.relu(x) if self.between else x)]
-
-
-@pytest.mark.parametrize("between", [True, False])
-def test_norms_fold_only_where_that_is_exact(between: bool) -> None:
-    """Fresh norms are the identity, so comparing outputs as they are would not notice."""
-    net = Misleading(between).eval()
-    state = {key: value.clone() for key, value in net.state_dict().items()}
-    fold_norms(net)
-    assert isinstance(net.norm, _FoldedNorm) != between
-    assert all(torch.equal(state[key], value) for key, value in net.state_dict().items())
-    disturb_norms(net)
-    x = image(8, 8)
-    raw = F.conv2d(x, net.conv.weight)
-    norm = net.norm
-    expected = F.batch_norm(
-        F.relu(raw) if between else raw, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
-    )
-    assert torch.allclose(net(x)[0], expected, atol=1e-5)
-
-
-def test_convolutions_with_a_bias_keep_their_norm() -> None:
-    class Biased(Misleading):
-        def __init__(self) -> None:
-            super().__init__(between=False)
-            self.conv = nn.Conv2d(3, 4, 3, bias=True)
-
-    net = Biased()
-    fold_norms(net)
-    assert type(net.norm) is nn.BatchNorm2d
-
-
-def test_building_leaves_no_trace_in_fresh_norms() -> None:
-    for norm in Backbone("compact").modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            assert norm.weight.eq(1).all()
-            assert not norm.bias.any()
-            assert not norm.running_mean.any()
-            assert norm.running_var.eq(1).all()
 
 
 # --- What learns ------------------------------------------------------------------------------------------------------
@@ -298,76 +232,11 @@ def test_trained_from_out_of_range_is_refused(monkeypatch) -> None:
         Backbone("compact", trained_from=1)
 
 
-# --- Weights ----------------------------------------------------------------------------------------------------------
+# --- Refusals, and published weights ----------------------------------------------------------------------------------
 
 
 def one_sentence(error: BaseException) -> bool:
     return "\n" not in str(error) and len(str(error)) < 400
-
-
-@pytest.mark.parametrize("form", ["safetensors", "pth", "wrapped pth", "headless pth"])
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "test_convnext", "test_resnet"])
-def test_local_weights(tmp_path: Path, name: str, form: str) -> None:
-    torch.manual_seed(5)
-    state = timm.create_model(name).state_dict()
-    path = tmp_path / f"weights.{form.rsplit(maxsplit=1)[-1]}"
-    if form == "safetensors":
-        save_file(state, path)
-    elif form == "wrapped pth":
-        torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}, "epoch": 3}, path)
-    elif form == "headless pth":
-        torch.save({key: value for key, value in state.items() if not key.startswith(("head", "fc"))}, path)
-    else:
-        torch.save(state, path)
-    torch.manual_seed(5)
-    net = Backbone(name, weights=str(path))
-    ours = {key.removeprefix("model.").replace(".", "_"): value for key, value in net.model.state_dict().items()}
-    theirs = {key.replace(".", "_"): value for key, value in state.items()}
-    assert ours.keys() <= theirs.keys()
-    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
-
-
-def test_local_weights_leave_the_random_numbers_alone(tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
-    torch.save(timm.create_model("test_resnet").state_dict(), path)
-    torch.manual_seed(1)
-    Backbone("test_resnet", weights=str(path))
-    after = torch.rand(1)
-    torch.manual_seed(1)
-    assert torch.equal(after, torch.rand(1))
-
-
-def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
-    random = timm.create_model("test_resnet").state_dict()
-    contents = {
-        "other.pth": timm.create_model("test_convnext").state_dict(),
-        "deeper.pth": timm.create_model("resnet18").state_dict(),
-        "cut.pth": {key: value for key, value in random.items() if key != "layer3.0.conv2.weight"},
-        "shape.pth": {**random, "conv1.0.weight": torch.zeros(1, 3, 3, 3)},
-        "empty.pth": {},
-        "list.pth": [1, 2],
-        "words.pth": {"a": "text"},
-        "number.pth": {"state_dict": 3},
-    }
-    for file, content in contents.items():
-        torch.save(content, tmp_path / file)
-    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "vit.safetensors")
-    whole = (tmp_path / "vit.safetensors").read_bytes()
-    (tmp_path / "half.safetensors").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "text.safetensors").write_text("<html>")
-    whole = (tmp_path / "cut.pth").read_bytes()
-    (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "text.bin").write_text("<html>")
-    files = sorted(tmp_path.iterdir())
-    assert len(files) == 13
-    for file in files:
-        with pytest.raises(CheckpointError, match=file.name) as caught:
-            Backbone("test_resnet", weights=str(file))
-        assert one_sentence(caught.value), file
-    with pytest.raises(CheckpointError, match=r"cut\.pth: not weights of test_resnet \(it has no layer3\.0\.conv2"):
-        Backbone("test_resnet", weights=str(tmp_path / "cut.pth"))
-    with pytest.raises(CheckpointError, match=r"nothing\.pth: no such file \(network\.weights\)"):
-        Backbone("test_resnet", weights=str(tmp_path / "nothing.pth"))
 
 
 @pytest.mark.parametrize(

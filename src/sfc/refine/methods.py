@@ -107,7 +107,7 @@ class _Walk:
         height, width = image.shape[:2]
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1)[None]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            edge, _ = self.net.infer(normalise(pixels)[0], self.settings.input.crop)
+            edge = self.net.infer(normalise(pixels)[0], self.settings.input.crop)
         mask = walk_mask(
             maps.keys,
             maps.fused(self.config.walk_lambda),

@@ -23,9 +23,7 @@ from sfc.networks.backbone import Backbone
 from sfc.refine.relation.config import RelationConfig
 from sfc.refine.relation.samples import RelationSet, shrink_labels
 from sfc.refine.relation.train import (
-    build_relation_network,
     load_relation_network,
-    mean_displacement,
     train_relation_network,
 )
 from sfc.settings.shared import MachineConfig, MaskedInputConfig, TrainingConfig
@@ -86,32 +84,35 @@ def test_training_learns_where_the_halves_meet(tmp_path: Path) -> None:
     net = load_relation_network(config, tmp_path / "run")
     image = torch.full((3, 48, 64), -1.5)
     image[:, :, 32:] = 1.5
-    edge, _ = net.infer(image, 50)
+    edge = net.infer(image, 50)
     at_border = edge[2:-2, 7:10].max(dim=1).values.mean()
     assert float(at_border) > 1.5 * float(torch.cat([edge[2:-2, 2:5], edge[2:-2, 12:14]], dim=1).mean())
 
 
-def test_displacement_learns_faster_than_edges_by_the_factor(tmp_path: Path) -> None:
-    saved = train(tmp_path / "run", with_training(epochs=1, head_factor=10.0))
-    groups = saved["optimiser"]["param_groups"]
-    assert groups[1]["lr"] == pytest.approx(10 * groups[0]["lr"])
-
-
-def test_mean_displacement_is_that_of_the_training_images(tmp_path: Path) -> None:
+def test_edges_are_trained_as_they_were_beside_displacements(tmp_path: Path) -> None:
+    """Recorded when the displacements were still trained along; bit for bit on the machine that recorded it."""
     saved = train(tmp_path / "run")
-    net = load_relation_network(CONFIG, tmp_path / "run")
-    assert saved["mean_displacement"] == pytest.approx(net.mean_displacement.tolist())
-    net.train()
-    means = []
-    for record in halves(tmp_path / "images").records:
-        pixels = torch.from_numpy(np.asarray(Image.open(record.image)).transpose(2, 0, 1) / 255).float()[:, :50, :50]
-        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-        square = torch.zeros(1, 3, 50, 50)
-        square[0, :, : pixels.shape[1], : pixels.shape[2]] = (pixels - mean[:, None, None]) / std[:, None, None]
-        with torch.no_grad():
-            means.append(net(square)[1].mean(dim=(0, 2, 3)))
-    torch.testing.assert_close(net.mean_displacement, torch.stack(means).mean(dim=0), rtol=1e-4, atol=1e-6)
-    assert float(net.mean_displacement.abs().min()) > 0
+    with np.load(Path(__file__).parent / "recorded" / "edge_training.npz") as recorded:
+        for term in ("background", "foreground", "negative"):
+            logged = [float(row[term]) for row in rows(tmp_path / "run")]
+            assert logged == pytest.approx(recorded[term].tolist(), rel=1e-5), term
+        for name, value in saved["model"].items():
+            if name.startswith("edge"):
+                sums = value if value.numel() <= 160 else value.flatten(1).sum(dim=1)
+                np.testing.assert_allclose(sums.numpy(), recorded[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    assert not any("displacement" in name for name in saved["model"])
+
+
+def test_checkpoint_with_displacements_is_refused(tmp_path: Path) -> None:
+    train(tmp_path / "run")
+    path = tmp_path / "run" / "checkpoint.pt"
+    saved = load_checkpoint(path)
+    saved["model"]["displacement_out.weight"] = torch.zeros(2, 256, 1, 1)
+    save_checkpoint(path, saved)
+    for attempt in (lambda: load_relation_network(CONFIG, tmp_path / "run"), lambda: train(tmp_path / "run")):
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt: an earlier version of sfc") as caught:
+            attempt()
+        assert "\n" not in str(caught.value)
 
 
 def test_killed_between_checkpoints_and_resumed_is_bit_identical(
@@ -137,25 +138,15 @@ def test_killed_between_checkpoints_and_resumed_is_bit_identical(
     assert same_weights(train(tmp_path / "parts", machine=replace(MACHINE, workers=1)), whole)
 
 
-def test_killed_before_the_displacements_are_centred_and_resumed_is_bit_identical(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = train(tmp_path / "whole")
-
-    def failing(*arguments: object) -> object:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("sfc.refine.relation.train.mean_displacement", failing)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "parts")
-    with pytest.raises(CheckpointError, match="stopped at step 6 of 6"):
-        load_relation_network(CONFIG, tmp_path / "parts")
-    assert same_weights(train(tmp_path / "parts"), whole)
-    # A finished training is not repeated.
-    written = (tmp_path / "parts" / "checkpoint.pt").stat().st_mtime_ns
-    train(tmp_path / "parts")
-    assert (tmp_path / "parts" / "checkpoint.pt").stat().st_mtime_ns == written
+def test_unfinished_training_is_not_used_and_a_finished_one_not_repeated(tmp_path: Path) -> None:
+    train(tmp_path / "run")
+    path = tmp_path / "run" / "checkpoint.pt"
+    written = path.stat().st_mtime_ns
+    train(tmp_path / "run")
+    assert path.stat().st_mtime_ns == written
+    save_checkpoint(path, {**load_checkpoint(path), "step": 3})
+    with pytest.raises(CheckpointError, match="stopped at step 3 of 6; finish it first"):
+        load_relation_network(CONFIG, tmp_path / "run")
 
 
 def test_frozen_backbone_is_the_classifiers(tmp_path: Path) -> None:
@@ -256,14 +247,6 @@ def test_broken_labels_are_named(tmp_path: Path) -> None:
     assert "4.png: no such file" in str(samples[0, 4])
 
 
-def test_image_that_cannot_be_read_ends_the_mean_displacement_with_its_name(tmp_path: Path) -> None:
-    data = halves(tmp_path / "images")
-    (tmp_path / "images" / "5.png").write_bytes(b"no picture")
-    net = build_relation_network(CONFIG)
-    with pytest.raises(DataError, match=r"images/5\.png"):
-        mean_displacement(make_fabric(MACHINE), net, data, CONFIG)
-
-
 @pytest.mark.parametrize(
     ("options", "tolerance"), [({"precision": "bf16"}, 0.02), ({"channels_last": False}, 1e-4), ({"workers": 2}, 1e-6)]
 )
@@ -280,14 +263,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-import test_relation_train as t
+import test_train as t
 machine = replace(t.MACHINE, devices=int(sys.argv[2]))
 t.train(Path(sys.argv[1]), t.with_training(epochs=2), machine)
 """
 
 
-def test_two_processes_have_the_losses_and_the_mean_displacement_of_one(tmp_path: Path) -> None:
-    saved, logs = [], []
+def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
+    logs = []
     for devices in (1, 2):
         script = tmp_path / f"train{devices}.py"
         script.write_text(PROCESSES.format(tests=str(Path(__file__).parent)))
@@ -295,10 +278,8 @@ def test_two_processes_have_the_losses_and_the_mean_displacement_of_one(tmp_path
         command = [sys.executable, str(script), str(folder), str(devices)]
         result = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
         assert result.returncode == 0, result.stderr[-2000:]
-        saved.append(load_checkpoint(folder / "checkpoint.pt"))
         logs.append(rows(folder))
     assert len(logs[0]) == len(logs[1]) == 4
     for a, b in zip(*logs, strict=True):
-        for name in ("background", "foreground", "negative", "displacement_foreground", "total"):
+        for name in ("background", "foreground", "negative", "total"):
             assert float(b[name]) == pytest.approx(float(a[name]), rel=1e-4, abs=1e-6)
-    assert saved[1]["mean_displacement"] == pytest.approx(saved[0]["mean_displacement"], rel=1e-3, abs=1e-5)

@@ -11,10 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfc.networks.backbone import Backbone, CompactNetwork
-
-PROBE = (64, 96)
-"""Height and width of the image that tells the sizes of all maps; not square, so that axes can be told apart."""
+from sfc.networks.backbone import Backbone
+from sfc.networks.compact import CompactNetwork
 
 
 class FrozenStages(nn.Module):
@@ -37,9 +35,11 @@ class FrozenStages(nn.Module):
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
         self.train(False)
-        stem, stages = self._maps(next(backbone.parameters()).new_zeros(1, 3, *PROBE))
+        # Not square, so that axes can be told apart.
+        height, width = backbone.probed, backbone.probed * 3 // 2
+        stem, stages = self._maps(next(backbone.parameters()).new_zeros(1, 3, height, width))
         rows, columns = stages[0].shape[2:]
-        self.stride = PROBE[0] // rows
+        self.stride = height // rows
         self._last_axis = False
         if stem is not None and stem.ndim == 4 and stem.shape[2] * columns != stem.shape[3] * rows:
             stem, self._last_axis = stem.permute(0, 3, 1, 2), True

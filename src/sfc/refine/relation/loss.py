@@ -1,4 +1,4 @@
-"""The losses on pairs of cells that train the relation network (IRN, CVPR 2019, eq. 4 to 8)."""
+"""The losses on pairs of cells that train the relation network (IRN, CVPR 2019, eq. 4)."""
 
 from __future__ import annotations
 
@@ -25,24 +25,17 @@ class RelationLosses:
         background: −log affinity, mean of the pairs within the background.
         foreground: the same of the pairs within one class.
         negative: −log(1 − affinity), mean of the pairs of different classes.
-        displacement_foreground: |d(source) − d(destination) − (dy, dx)|, mean over both channels of the pairs within
-            one class, in cells.
-        displacement_background: |d(source) − d(destination)|, the same of the pairs within the background.
-        total: ((background + foreground) / 2 + negative) / 2 + the mean of the two displacement terms.
+        total: ((background + foreground) / 2 + negative) / 2.
     """
 
     background: Tensor
     foreground: Tensor
     negative: Tensor
-    displacement_foreground: Tensor
-    displacement_background: Tensor
     total: Tensor
 
 
 @torch.compiler.disable  # hundreds of small views: minutes to compile, nothing to gain
-def relation_loss(
-    edge: Tensor, displacement: Tensor, label: Tensor, radius: int = 10, counts: Tensor | None = None
-) -> RelationLosses:
+def relation_loss(edge: Tensor, label: Tensor, radius: int = 10, counts: Tensor | None = None) -> RelationLosses:
     """Losses of all pairs that are nearer than `radius` and whose every path from the source lies in the image.
 
     A pair counts where both cells have a label. Affinity = 1 − largest sigmoid(edge) on the path between them; where
@@ -51,7 +44,6 @@ def relation_loss(
 
     Args:
         edge: logits [N, 1, h, w].
-        displacement: [N, 2, h, w] in cells, channel 0 is dy.
         label: uint8 [N, h, w]: 0 background, 1 + class, 255 uncertain or padding.
         radius: in cells, at least 1.
         counts: what to divide by in place of this batch's `pair_counts`: their mean over processes, so that the mean
@@ -61,19 +53,14 @@ def relation_loss(
         ValueError: shapes that do not fit, or labels of another type.
     """
     grid = (label.shape[0], *label.shape[-2:])
-    expected = [grid, (grid[0], 1, *grid[1:]), (grid[0], 2, *grid[1:])]
-    if [tuple(tensor.shape) for tensor in (label, edge, displacement)] != expected:
-        raise ValueError(
-            f"edge [N, 1, h, w], displacement [N, 2, h, w] and label [N, h, w] do not fit: "
-            f"{list(edge.shape)}, {list(displacement.shape)}, {list(label.shape)}"
-        )
+    if [tuple(tensor.shape) for tensor in (label, edge)] != [grid, (grid[0], 1, *grid[1:])]:
+        raise ValueError(f"edge [N, 1, h, w] and label [N, h, w] do not fit: {list(edge.shape)}, {list(label.shape)}")
     if counts is None:
         counts = pair_counts(label, radius)
     dtype = torch.promote_types(edge.dtype, torch.float32)  # half precision does not carry sums over pairs
-    probability = torch.sigmoid(edge[:, 0].to(dtype))
-    total, terms = _PairLosses.apply(probability, displacement.to(dtype).contiguous(), label, radius, counts.to(dtype))
-    background, foreground, negative, *displacements = terms.unbind()
-    return RelationLosses(background, foreground, negative, displacements[0], displacements[1], total)
+    total, terms = _PairLosses.apply(torch.sigmoid(edge[:, 0].to(dtype)), label, radius, counts.to(dtype))
+    background, foreground, negative = terms.unbind()
+    return RelationLosses(background, foreground, negative, total)
 
 
 def pair_counts(label: Tensor, radius: int = 10) -> Tensor:
@@ -133,34 +120,26 @@ class _PairLosses(torch.autograd.Function):
     """Sums over pairs offset by offset, with the gradient of the total in the same pass: nothing is kept by pair."""
 
     @staticmethod
-    def forward(
-        ctx: Any, edge: Tensor, displacement: Tensor, label: Tensor, radius: int, counts: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, edge: Tensor, label: Tensor, radius: int, counts: Tensor) -> tuple[Tensor, Tensor]:
         pairs, maxima = _Pairs(label, radius, edge.dtype), PathMaxima(edge, radius)
-        divisor = torch.cat([counts, 2 * counts[[FOREGROUND, BACKGROUND]]]) + EPSILON
-        share = counts.new_tensor([0.25, 0.25, 0.5, 0.5, 0.5])
+        divisor = counts + EPSILON
+        share = counts.new_tensor([0.25, 0.25, 0.5])
         weight = share / divisor
-        displacement_gradient = torch.zeros_like(displacement)
         sums = torch.zeros_like(weight)
         for index in reversed(range(len(pairs.offsets))):
-            offset, masks = pairs.offsets[index], pairs.masks(index)
-            affinity, slope = _affinity_sums(maxima.maximum(index), masks, weight)
+            losses, slope = _affinity_sums(maxima.maximum(index), pairs.masks(index), weight)
             maxima.send_back(index, slope)
-            difference = pairs.ends(displacement, (0, 0)) - pairs.ends(displacement, offset)
-            error, slope = _displacement_sums(difference, offset, masks, weight)
-            pairs.ends(displacement_gradient, (0, 0)).add_(slope)
-            pairs.ends(displacement_gradient, offset).sub_(slope)
-            sums += torch.stack(affinity + error)
+            sums += torch.stack(losses)
         terms = sums / divisor
-        ctx.save_for_backward(maxima.edge_gradient, displacement_gradient)
+        ctx.save_for_backward(maxima.edge_gradient)
         ctx.mark_non_differentiable(terms)
         return (terms * share).sum(), terms
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        edge, displacement = ctx.saved_tensors
-        return gradient * edge, gradient * displacement, None, None, None
+        (edge,) = ctx.saved_tensors
+        return gradient * edge, None, None, None
 
 
 Masks = tuple[Tensor, Tensor, Tensor]
@@ -175,16 +154,3 @@ def _affinity_sums(maximum: Tensor, masks: Masks, weight: Tensor) -> tuple[list[
     slope /= likelihood
     loss = likelihood.log_().neg_()
     return [(loss * mask).sum() for mask in masks], slope
-
-
-def _displacement_sums(
-    difference: Tensor, offset: tuple[int, int], masks: Masks, weight: Tensor
-) -> tuple[list[Tensor], Tensor]:
-    """Two sums of distances over the pairs of one offset, and the gradient of the difference (which is overwritten)."""
-    background, foreground, _ = masks
-    for channel, cells in enumerate(offset):
-        difference[:, channel].sub_(foreground, alpha=cells)
-    slope = difference.sign()
-    slope *= (weight[3] * foreground + weight[4] * background)[:, None]
-    distance = difference.abs_().sum(dim=1)
-    return [(distance * mask).sum() for mask in (foreground, background)], slope

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from sfc.data.images import open_image
 from sfc.data.labelled_set import LabelledSet, LabelSource
 from sfc.data.records import DataSet
 from sfc.errors import DataError
@@ -51,30 +49,3 @@ def shrink_labels(labels: np.ndarray, stride: int) -> np.ndarray:
     """
     rows, columns = (np.minimum(np.arange(0, size, stride) + stride // 2, size - 1) for size in labels.shape)
     return labels[rows[:, None], columns]
-
-
-class CornerCrops(Dataset[dict[str, Tensor] | DataError]):
-    """Images as they are, cut at the bottom and on the right, or padded there with zeros, to a square; by index.
-
-    Args:
-        dataset: the training split.
-        crop: side of the square in pixels.
-    """
-
-    def __init__(self, dataset: DataSet, crop: int) -> None:
-        self.records, self.crop = dataset.records, crop
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor] | DataError:
-        """`image` uint8 [3, crop, crop] and `rectangle` int64 [4]; or the error in its place."""
-        try:
-            image = open_image(self.records[index].image)
-        except DataError as error:
-            return error
-        part = np.asarray(image)[: self.crop, : self.crop]
-        square = np.zeros((self.crop, self.crop, 3), dtype=np.uint8)
-        square[: part.shape[0], : part.shape[1]] = part
-        rectangle = np.array([0, 0, *part.shape[:2]], dtype=np.int64)
-        return {"image": torch.from_numpy(square.transpose(2, 0, 1)), "rectangle": torch.from_numpy(rectangle)}

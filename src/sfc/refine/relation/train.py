@@ -1,4 +1,4 @@
-"""Trains the relation network on relation labels, and then centres its displacements on the training set."""
+"""Trains the relation network on relation labels."""
 
 from __future__ import annotations
 
@@ -10,26 +10,21 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from sfc.data.labelled_set import LabelSource
 from sfc.data.pixels import normalise, rectangle_mask
 from sfc.data.records import DataSet, input_hash
-from sfc.engine.checkpoint import load_checkpoint, load_finished, save_checkpoint
-from sfc.engine.fit import Batch, Training, collate, fit
+from sfc.engine.checkpoint import load_finished
+from sfc.engine.fit import Batch, Training, fit
 from sfc.engine.optimiser import ParameterGroup
-from sfc.errors import CheckpointError
 from sfc.networks.backbone import Backbone
 from sfc.refine.relation.config import RelationConfig
 from sfc.refine.relation.loss import pair_counts, relation_loss
 from sfc.refine.relation.network import RelationNetwork
-from sfc.refine.relation.samples import CornerCrops, RelationSet
+from sfc.refine.relation.samples import RelationSet
 from sfc.run.folder import CHECKPOINT
 from sfc.settings.read import plain_values
 from sfc.settings.shared import MachineConfig
-
-CENTRED = "mean_displacement"
-"""Entry of a checkpoint whose displacements are centred: training is over."""
 
 
 class RelationObjective(nn.Module):
@@ -47,8 +42,7 @@ class RelationObjective(nn.Module):
             label: uint8 [N, h, w] on the grid.
             counts: [3], mean over processes of `pair_counts`.
         """
-        edge, displacement = self.net(image)
-        return dict(vars(relation_loss(edge, displacement, label, self.radius, counts)))
+        return dict(vars(relation_loss(self.net(image), label, self.radius, counts)))
 
 
 class BatchMaker:
@@ -99,16 +93,12 @@ def train_relation_network(
         ConfigError, CheckpointError, DataError, SFCError: see `sfc.engine.fit.fit`.
     """
     torch.manual_seed(seed)
-    path = folder / CHECKPOINT
     net = RelationNetwork(backbone)
     training = Training(
         objective=RelationObjective(net, config.radius),
         model=net,
         samples=RelationSet(train, labels, config.input, net.stride, seed),
-        groups=[
-            ParameterGroup(net.edge_parameters()),
-            ParameterGroup(net.displacement_parameters(), 10.0),
-        ],
+        groups=[ParameterGroup(net.edge_parameters())],
         fingerprint={
             **_fingerprint(config, seed, net),
             "data": input_hash(train),
@@ -118,49 +108,6 @@ def train_relation_network(
         before_step=BatchMaker(fabric, config.radius),
     )
     fit(fabric, training, config.training, machine, folder, title)
-    saved = load_checkpoint(path)
-    fabric.barrier()
-    if CENTRED not in saved:
-        net.to(memory_format=torch.channels_last)  # as `fit` does, unless it had nothing left to do: same rounding
-        mean = mean_displacement(fabric, net, train, config, machine.workers)
-        if fabric.is_global_zero:
-            saved["model"][CENTRED] = mean
-            save_checkpoint(path, {**saved, CENTRED: mean.tolist()})
-        fabric.barrier()
-
-
-@torch.no_grad()
-def mean_displacement(
-    fabric: Fabric, net: RelationNetwork, train: DataSet, config: RelationConfig, workers: int = 0
-) -> Tensor:
-    """float32 [2]: mean of the displacement over the training images, uncut where they fit the crop (METHOD).
-
-    Each process takes its share of the images and all get the mean over all of them.
-
-    Raises:
-        DataError: an image cannot be read.
-    """
-    training = net.training
-    net.train()  # so that nothing is subtracted; the backbone and its statistics stay as they are
-    shares = range(fabric.global_rank, len(train), fabric.world_size)
-    size = max(1, config.training.batch // fabric.world_size)
-    batches = [list(shares[i : i + size]) for i in range(0, len(shares), size)]
-    loader = DataLoader(
-        CornerCrops(train, config.input.crop), batch_sampler=batches, num_workers=workers, collate_fn=collate
-    )
-    total = torch.zeros(3, dtype=torch.float64)  # sums of both channels' means, and images
-    for batch in loader:
-        if isinstance(batch, Exception):
-            raise batch
-        pixels = _pixels({name: value.to(fabric.device) for name, value in batch.items()})
-        with fabric.autocast():
-            means = net(pixels)[1].float().mean(dim=(2, 3))
-        total[:2] += means.sum(dim=0).cpu()
-        total[2] += len(means)
-    net.train(training)
-    reduced = fabric.all_reduce(total.float().to(fabric.device), reduce_op="sum")
-    assert isinstance(reduced, Tensor)
-    return (reduced[:2] / reduced[2]).cpu()
 
 
 def load_relation_network(config: RelationConfig, folder: Path, backbone: Backbone, seed: int) -> RelationNetwork:
@@ -176,11 +123,8 @@ def load_relation_network(config: RelationConfig, folder: Path, backbone: Backbo
         CheckpointError: there is none, it is damaged, or its training is not finished.
         ConfigError: it was trained with other settings, another backbone or for another stride.
     """
-    path = folder / CHECKPOINT
     net = RelationNetwork(backbone)
-    saved = load_finished(path, _fingerprint(config, seed, net))
-    if CENTRED not in saved:
-        raise CheckpointError(f"{path}: training stopped at step {saved['step']} of {saved['steps']}; finish it first")
+    saved = load_finished(folder / CHECKPOINT, _fingerprint(config, seed, net))
     net.load_state_dict(saved["model"])
     return net.eval()
 
