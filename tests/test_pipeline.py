@@ -193,7 +193,7 @@ def test_a_checkpoint_of_another_class_count_is_refused(
 
 
 def test_stages_need_the_one_before(tmp_path: Path, config: RunConfig) -> None:
-    with pytest.raises(SFCError, match=r"cam/classify: there is no trained classifier; run `sfc classify` first"):
+    with pytest.raises(SFCError, match=r"cam/classify: no trained classifier; run `sfc classify` first"):
         run(config, tmp_path / "run", ("localize",))
     with pytest.raises(SFCError, match=r"cam/scores\.json: no such scores"):
         run(config, tmp_path / "run", ("report",))

@@ -172,7 +172,7 @@ def test_cams_of_another_size_than_their_image_are_named(finished: Path, recipe:
 
 def test_refinement_without_cams_says_what_to_do(finished: Path, recipe: Path) -> None:
     shutil.rmtree(finished / "sfc/cams")
-    with pytest.raises(ConfigError, match=r"cams/train: there is no CAMs of train; run `sfc localize` first"):
+    with pytest.raises(ConfigError, match=r"cams/train: no CAMs of train; run `sfc localize` first"):
         refine(finished, config(recipe))
 
 
@@ -193,7 +193,7 @@ def test_the_relation_network_starts_from_the_weights_that_the_classifier_had(
         pass
 
     def start(job: Any) -> Any:
-        asked.append(job.backbone())
+        asked.append(job.backbone(blank=False))
         raise Asked
 
     monkeypatch.setattr(REFINERS["irn"], "start", start)

@@ -125,18 +125,18 @@ class Job:
         Raises:
             ConfigError: says which, and what to do.
         """
-        artifact = self.artifacts[name]
-        advice = f"run `sfc {artifact.made_by}` first"
-        for other in (*artifact.inputs, name):
+        for other in (*self.artifacts[name].inputs, name):
+            artifact = self.artifacts[other]
+            advice = f"run `sfc {artifact.made_by}` first"
             if not (self.path(other) / NOTE).exists():
-                raise ConfigError(f"{self.path(other)}: there is no {self.artifacts[other].what}; {advice}")
+                raise ConfigError(f"{self.path(other)}: no {artifact.what}; {advice}")
         self.is_there(name)
         checkpoint = self.path(name) / CHECKPOINT
         if artifact.is_training and (self.finished(name) is None or not checkpoint.exists()):
             raise ConfigError(f"{self.path(name)}: the training of the {artifact.what} is not finished; {advice}")
         missing = artifact.missing()
         if missing is not None:
-            raise ConfigError(f"{missing}: no such file; some of the {artifact.what} is missing: {advice}")
+            raise ConfigError(f"{missing}: no such file ({artifact.what}); {advice}")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from sfc.data.labelled_set import PngLabels
 from sfc.data.pixels import normalise
 from sfc.engine.processes import prepared_for_inference
 from sfc.kernels.compiling import compile_once
-from sfc.networks.backbone import Backbone
 from sfc.refine.crf import dense
 from sfc.refine.crf.labels import LabelCRF, relation_labels
 from sfc.refine.refiner import MakeMask, Maps, RefineJob, Refiner
@@ -78,7 +77,6 @@ class WalkRefiner:
         """Trains the relation network first; see `Refiner`."""
         compile_once(job.fabric, dense.compile_kernels, kernels.compile_kernels)
         settings: RelationConfig = job.config.irn  # type: ignore[attr-defined]
-        backbone: Backbone = job.backbone()
         train_relation_network(
             job.fabric,
             settings,
@@ -86,21 +84,21 @@ class WalkRefiner:
             job.dataset,
             PngLabels(job.masks("crf"), len(job.dataset.classes)),
             job.relation,
-            backbone=backbone,
+            backbone=job.backbone,
             seed=job.seed,
             origin=job.origin("crf"),
             title=f"{job.title}: relation network",
         )
-        return _Walk(job, settings, backbone, self.smooth)
+        return _Walk(job, settings, self.smooth)
 
 
 class _Walk:
     """Image and CAMs to the walked mask, and through a CRF where the method says so."""
 
-    def __init__(self, job: RefineJob, settings: RelationConfig, backbone: Backbone, smooth: bool) -> None:
+    def __init__(self, job: RefineJob, settings: RelationConfig, smooth: bool) -> None:
         self.config, self.settings, self.smooth = job.config, settings, smooth
         self.device, self.bf16 = job.fabric.device, job.machine.precision == "bf16"
-        self.net = load_relation_network(settings, job.relation, backbone, job.seed)
+        self.net = load_relation_network(settings, job.relation, job.backbone, job.seed)
         prepared_for_inference(job.fabric, self.net)
 
     def __call__(self, image: NDArray[np.uint8], maps: Maps) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from sfc.data.records import DataSet
-    from sfc.networks.backbone import Backbone
+    from sfc.refine.relation.train import MakeBackbone
 
 RELEASED_LABELS, RELEASED_WALK = 0.7, 0.3
 """λ of the released code: for relation labels, and for the walk."""
@@ -91,12 +91,13 @@ class RefineJob:
     Args:
         fabric: devices and processes.
         config: settings of the stage.
-        machine: precision, layout, workers.
+        machine: precision, workers, checkpoints.
+        seed: of every training.
         dataset: the training images.
         masks: where the masks of a method lie, by its name.
         relation: folder of the relation network.
         origin: plain values that say what the masks of a method are made from, by its name.
-        backbone: gives the classifier's backbone: as trained, or as it was before where it started from weights.
+        backbone: gives the classifier's backbone, as trained or, where it started from weights, as it was before.
         title: of the trained system, for progress bars.
     """
 
@@ -108,7 +109,7 @@ class RefineJob:
     masks: Callable[[str], Path]
     relation: Path
     origin: Callable[[str], Mapping[str, Any]]
-    backbone: Callable[[], Backbone]
+    backbone: MakeBackbone
     title: str
 
 

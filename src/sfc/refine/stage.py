@@ -70,11 +70,11 @@ def _refine(job: Job) -> None:
     from sfc.refine.refiner import RefineJob
     from sfc.settings.shared import NONE, weight_options
 
-    def backbone() -> Backbone:
+    def backbone(*, blank: bool) -> Backbone:
         network = job.config.classify.network
         if network.weights == NONE:
             return trained_classifier(job).backbone
-        return Backbone(network.backbone, **weight_options(network.weights))
+        return Backbone(network.backbone, **({} if blank else weight_options(network.weights)))
 
     config = job.config.refine
     work = RefineJob(

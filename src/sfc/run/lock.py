@@ -35,18 +35,17 @@ def only_command(folder: Path) -> Iterator[None]:
         raise SFCError(f"{folder}: in use by {_holder(folder)}; wait for it or stop it") from None
     except OSError as error:
         raise SFCError(f"{folder}: cannot be written ({error.strerror})") from error
-    with lock:
+    try:
         write_json(folder / HOLDER, {"process": os.getpid(), "machine": platform.node(), "command": sys.argv})
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                (folder / HOLDER).unlink()
-            # A command that was refused before it made anything leaves no folder.
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / HOLDER).unlink()
+        with suppress(OSError):  # a command that was refused before it made anything leaves no folder
             if [path.name for path in folder.iterdir()] == [LOCK]:
-                with suppress(OSError):
-                    (folder / LOCK).unlink()
-                    folder.rmdir()
+                (folder / LOCK).unlink()
+                folder.rmdir()
+        lock.release()
 
 
 def _holder(folder: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -25,6 +25,14 @@ from sfc.refine.relation.samples import RelationSet
 from sfc.run.folder import CHECKPOINT
 from sfc.settings.read import plain_values
 from sfc.settings.shared import MachineConfig
+
+
+class MakeBackbone(Protocol):
+    """Gives a backbone; new layers draw their weights from torch's global generator."""
+
+    def __call__(self, *, blank: bool) -> Backbone:
+        """`blank`: its weights will be loaded, so that nothing is fetched."""
+        ...
 
 
 class RelationObjective(nn.Module):
@@ -70,7 +78,7 @@ def train_relation_network(
     labels: LabelSource,
     folder: Path,
     *,
-    backbone: Backbone,
+    backbone: MakeBackbone,
     seed: int,
     origin: Mapping[str, Any] | None = None,
     title: str = "relation network",
@@ -84,7 +92,7 @@ def train_relation_network(
         train: the training images.
         labels: their relation labels; called in worker processes.
         folder: gets checkpoint.pt, log.csv and TensorBoard events.
-        backbone: what the network builds on, frozen; it is copied.
+        backbone: gives what the network builds on, which is frozen and copied.
         seed: of weights, order and augmentation.
         origin: plain values that say where labels and backbone come from; a training does not go on with others.
         title: shown beside the progress bar.
@@ -93,7 +101,8 @@ def train_relation_network(
         ConfigError, CheckpointError, DataError, SFCError: see `sfc.engine.fit.fit`.
     """
     torch.manual_seed(seed)
-    net = RelationNetwork(backbone)
+    # Where a checkpoint holds every weight, the file or network that the first ones came from is not needed again.
+    net = RelationNetwork(backbone(blank=(folder / CHECKPOINT).exists()))
     training = Training(
         objective=RelationObjective(net, config.radius),
         model=net,
@@ -110,20 +119,20 @@ def train_relation_network(
     fit(fabric, training, config.training, machine, folder, title)
 
 
-def load_relation_network(config: RelationConfig, folder: Path, backbone: Backbone, seed: int) -> RelationNetwork:
+def load_relation_network(config: RelationConfig, folder: Path, backbone: MakeBackbone, seed: int) -> RelationNetwork:
     """The trained relation network of a run, in evaluation mode.
 
     Args:
         config: settings that it was trained with.
         folder: where `train_relation_network` put it.
-        backbone: what it builds on; only its architecture counts.
+        backbone: gives what it builds on; only its architecture counts.
         seed: that it was trained with.
 
     Raises:
         CheckpointError: there is none, it is damaged, or its training is not finished.
         ConfigError: it was trained with other settings, another backbone or for another stride.
     """
-    net = RelationNetwork(backbone)
+    net = RelationNetwork(backbone(blank=True))
     saved = load_finished(folder / CHECKPOINT, _fingerprint(config, seed, net))
     net.load_state_dict(saved["model"])
     return net.eval()
