@@ -1,10 +1,10 @@
 # The project's vocabulary. Every target makes its own environment first: .venv, from pyproject.toml and constraints.txt.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench pins clean
+.PHONY: help demo test check built format bench pins clean
 
 # The first Python on the PATH that is new enough; another one: make PYTHON=/path/to/python3 test
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
@@ -25,6 +25,15 @@ check: $(READY)  ## Format, lint and types, without changing a file
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+built: $(READY)  ## Build the wheel, install it in a fresh environment, and use it outside this folder
+	rm -rf dist .venv-built
+	$(BIN)/uv build --quiet --wheel || $(BIN)/python -m pip wheel --quiet --no-deps -w dist .
+	"$(PYTHON)" -m venv .venv-built
+	$(BIN)/uv pip install --quiet --python .venv-built/bin/python --compile-bytecode -c constraints.txt dist/*.whl \
+		|| .venv-built/bin/python -m pip install --quiet -c constraints.txt dist/*.whl \
+		|| .venv-built/bin/python -m pip install --quiet dist/*.whl
+	.ci/use_built .venv-built/bin/sfc
+
 format: $(READY)  ## Format, and mend what the linter can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
@@ -38,7 +47,7 @@ pins: $(READY)  ## Renew constraints.txt with the newest versions
 	mv constraints.new constraints.txt
 
 clean:  ## Remove the environment and caches (runs stay)
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-built build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is the last thing made, so an interrupted installation starts again. uv is fast and compiles bytecode
