@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
 import shutil
 import threading
 from dataclasses import replace
@@ -288,6 +287,7 @@ def test_a_full_disk_keeps_what_is_done(
     ordered = sorted(sizes.values())
     first = next(index for index in range(6, 12) if ordered[index] > ordered[index - 1])
     job = job_of(system, config, data)
+    resource = pytest.importorskip("resource", reason="limits of files are Unix's")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (ordered[first] - 1, before[1]))
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from sfc.run.provenance import versions
 @contextmanager
 def full_after(size: int) -> Iterator[None]:
     """Files cannot grow beyond `size` bytes, as on a full disk: the system itself refuses."""
+    resource = pytest.importorskip("resource", reason="limits of files are Unix's")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
