@@ -430,7 +430,8 @@ def test_folders_that_cannot_be_used(call, recipe: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("size", "name"), [(600, "config.yaml"), (20_000, "sfc/classify/checkpoint.pt")])
-def test_a_full_disk(call, recipe: Path, tmp_path: Path, size: int, name: str) -> None:
+def test_a_full_disk(call, recipe: Path, tmp_path: Path, size: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["sfc", "classify"])  # it is written down, and its length is the test runner's
     folder = tmp_path / "run"
     with full_after(size):
         sentence = call("classify", f"--config={recipe}", f"--run={folder}", "--methods=sfc").sentence

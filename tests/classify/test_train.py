@@ -275,6 +275,7 @@ def test_class_without_images_takes_no_part(tmp_path: Path) -> None:
     assert torch.isfinite(weight).all()
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores, on a machine with one
 @pytest.mark.parametrize(
     ("options", "tolerance"),
     [

@@ -333,6 +333,7 @@ def test_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "evil").exists()
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores, on a machine with one
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unreadable_image_ends_training_with_its_own_message(tmp_path: Path, workers: int) -> None:
     machine = replace(CPU, workers=workers)

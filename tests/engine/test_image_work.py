@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from sfc.data.records import Record
-from sfc.engine.image_work import one_image_a_thread, work_through
+from sfc.engine.image_work import one_image_a_thread, unfinished, work_through
 from sfc.errors import DataError, SFCError
 
 RECORDS = [Record(f"{index:02d}", Path(f"{index}.png"), ()) for index in range(20)]
@@ -26,6 +26,22 @@ def test_every_image_is_worked_on_once(fabric: Fabric) -> None:
     done: list[str] = []
     work_through(fabric, RECORDS, lambda record: done.append(record.id), "work", "done")
     assert sorted(done) == [record.id for record in RECORDS]
+
+
+def test_unfinished_ones_keep_their_order_and_nobody_works_before_everybody_has_looked(
+    fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    met: list[int] = []
+    monkeypatch.setattr(fabric, "barrier", lambda: met.append(len(looked)))
+
+    def is_finished(record: Record) -> bool:
+        looked.append(record.id)
+        return int(record.id) % 3 == 0
+
+    todo = unfinished(fabric, RECORDS, is_finished)
+    assert todo == [record for record in RECORDS if int(record.id) % 3]
+    assert met == [len(RECORDS)]
 
 
 def test_two_images_are_in_work_at_once(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:

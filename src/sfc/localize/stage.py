@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sfc.engine.stage import Artifact, Job, Stage, each_missing
-from sfc.localize.store import cam_path, save_cams
 from sfc.settings.read import plain_values
 
 if TYPE_CHECKING:
@@ -26,14 +25,20 @@ def _artifacts(job: Job) -> list[Artifact]:
 
 
 def _cams(job: Job, split: str) -> Artifact:
-    folder = job.folder.cams(split)
     return Artifact(
         f"cams/{split}",
         f"CAMs of {split}",
         {"localize": plain_values(asdict(job.config.localize))},
         inputs=("classify",),
-        missing=lambda: each_missing(cam_path(folder, record.id) for record in job.data.split(split).records),
+        missing=lambda: _missing_cams(job, split),
     )
+
+
+def _missing_cams(job: Job, split: str) -> Path | None:
+    from sfc.localize.store import cam_path
+
+    folder = job.folder.cams(split)
+    return each_missing(cam_path(folder, record.id) for record in job.data.split(split).records)
 
 
 def _localize(job: Job) -> None:
@@ -45,6 +50,7 @@ def _localize(job: Job) -> None:
     from sfc.classify.stage import trained_classifier
     from sfc.data.images import read_image
     from sfc.engine.image_work import unfinished, work_through
+    from sfc.localize.store import cam_path, save_cams
 
     config, precision = job.config.localize, job.config.machine.precision
     net = trained_classifier(job).to(job.fabric.device)
