@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sfc.classify.cam import EPSILON
-from sfc.data.pixels import normalise, resize_image
+from sfc.data.pixels import resize_image
 
 if TYPE_CHECKING:
     from sfc.classify.network import SFCNetwork
@@ -109,7 +109,9 @@ def infer_cams(
             scaled = resize_image(image, (max(1, round(scale * size[0])), max(1, round(scale * size[1]))))
             tensor = torch.from_numpy(scaled.copy()).to(device).permute(2, 0, 1)[None]
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                maps.append(scale_maps(net, normalise(tensor).contiguous(memory_format=torch.channels_last)))
+                maps.append(
+                    scale_maps(net, net.backbone.pixels.normalise(tensor).contiguous(memory_format=torch.channels_last))
+                )
     finally:
         net.train(training)
     present = _predicted(maps, threshold) if given is None else given
