@@ -17,8 +17,8 @@ from sfc.classify.bank import ImageBank
 from sfc.classify.cam import valid_mask
 from sfc.classify.config import ClassifyConfig, NetworkConfig
 from sfc.classify.distribution import VOC_RELEASED_FACTOR, distribution_coefficient, expected_resampling
-from sfc.classify.loss import ClassifierLoss
 from sfc.classify.losses import LOSSES
+from sfc.classify.losses.total import ClassifierLoss
 from sfc.classify.network import SFCNetwork
 from sfc.classify.observers import BEST, GroundTruthSelection, Pictures
 from sfc.classify.samples import TrainingSet
