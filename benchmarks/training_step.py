@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from measure import Figure, begin, finish, has_fast_bf16, in_fresh_process, interleaved, memory_bytes
 from sfc.classify.cam import valid_mask
-from sfc.classify.loss import MSDWLoss
+from sfc.classify.losses.total import MSDWLoss
 from sfc.classify.network import SFCNetwork
 from yardstick import PlainSFC, plain_step
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sfc.classify.distribution import distribution_coefficient as distribution_coefficient
     from sfc.classify.distribution import expected_resampling as expected_resampling
     from sfc.classify.inference import infer_cams as infer_cams
-    from sfc.classify.loss import MSDWLoss as MSDWLoss
+    from sfc.classify.losses.total import MSDWLoss as MSDWLoss
     from sfc.classify.network import SFCNetwork as SFCNetwork
     from sfc.refine.crf.dense import dense_crf as dense_crf
     from sfc.refine.relation.network import RelationNetwork as RelationNetwork
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "ImageBank": "sfc.classify.bank",
-    "MSDWLoss": "sfc.classify.loss",
+    "MSDWLoss": "sfc.classify.losses.total",
     "Model": "sfc.segment.model",
     "RelationNetwork": "sfc.refine.relation.network",
     "SFCNetwork": "sfc.classify.network",

@@ -35,7 +35,7 @@ class Method:
 
 def _plain(config: ClassifyConfig) -> ClassifyConfig:
     """Every part of SFC off; settings that act through those parts alone have one value, whatever SFC's are."""
-    network = replace(config.network, pixel_correlation=False, consistency_gradient=1.0)
+    network = replace(config.network, pixel_correlation=False, prototypes="cosine", consistency_gradient=1.0)
     off = {name: _of_weight(name, 0.0) for name in LOSSES}
     loss: LossConfig = LossSection(half_size_pass=False, coefficient="off", **off)
     return replace(config, network=network, loss=loss, bank_draws=0)
@@ -49,7 +49,12 @@ def _plain_half_size(config: ClassifyConfig) -> ClassifyConfig:
 def _released(config: ClassifyConfig) -> ClassifyConfig:
     """What the released code computes."""
     network = replace(
-        config.network, pixel_correlation=True, centre_features=False, seed_threshold=None, consistency_gradient=1.0
+        config.network,
+        pixel_correlation=True,
+        centre_features=False,
+        prototypes="cosine",
+        seed_threshold=None,
+        consistency_gradient=1.0,
     )
     return replace(config, network=network, loss=LossSection(coefficient="official"), bank_draws=4)
 

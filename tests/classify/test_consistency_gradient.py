@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sfc.classify.loss import MSDWLoss
+from sfc.classify.losses.total import MSDWLoss
 from sfc.classify.network import SFCNetwork
 
 

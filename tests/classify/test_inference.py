@@ -14,7 +14,7 @@ from torch import Tensor
 from sfc.classify.cam import correlate_pixels, prototype_cam, with_background
 from sfc.classify.inference import SCALES, infer_cams, scale_maps
 from sfc.classify.network import SFCNetwork
-from sfc.data.pixels import normalise
+from sfc.data.pixels import IMAGENET_PIXELS
 
 
 def small_network(seed: int = 0, **options: Any) -> SFCNetwork:
@@ -90,7 +90,7 @@ def test_figures_over_all_scales(official_net, golden) -> None:
 
 def test_figures_at_scale_one(official_net, golden) -> None:
     figures = golden("network_inference")
-    image = normalise(torch.from_numpy(figures["image_uint8"]).permute(2, 0, 1)[None])
+    image = IMAGENET_PIXELS.normalise(torch.from_numpy(figures["image_uint8"]).permute(2, 0, 1)[None])
     with torch.inference_mode():
         maps = scale_maps(official_net, image)
     # Absent classes win seeds, but have no prototypes there; here the label applies afterwards.
@@ -188,7 +188,7 @@ def test_predicted_labels_are_the_probable_classes() -> None:
         for scale in (1.0, 0.5):
             size = (round(scale * 56), round(scale * 40))
             pixels = torch.from_numpy(np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)))
-            x = normalise(pixels.permute(2, 0, 1)[None])
+            x = IMAGENET_PIXELS.normalise(pixels.permute(2, 0, 1)[None])
             both = [net.classifier(net.backbone(view)[3]).mean(dim=(2, 3)) for view in (x, x.flip(3))]
             scores.append(torch.sigmoid(torch.cat(both).mean(dim=0)))
     probability = torch.stack(scores).mean(dim=0).tolist()

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfc.classify.loss import ClassifierLoss, MSDWLoss
 from sfc.classify.losses.prototype import PrototypeSettings
+from sfc.classify.losses.total import ClassifierLoss, MSDWLoss
 from sfc.classify.network import SFCOutput
 
 N, C, H, W = 3, 4, 6, 8

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfc.classify.cam import correlate_pixels, prototype_cam, valid_mask, with_background
-from sfc.classify.loss import MSDWLoss
+from sfc.classify.losses.total import MSDWLoss
 from sfc.classify.network import SFCNetwork, SFCOutput
 from sfc.classify.official import official_state
 from sfc.errors import CheckpointError

@@ -21,7 +21,7 @@ from sfc.classify.stage import CLASSIFY_NAME
 from sfc.classify.train import checkpoint_choice, load_classifier, train_classifier
 from sfc.config import RunConfig, load_config
 from sfc.data.images import PngMask, read_image
-from sfc.data.pixels import normalise
+from sfc.data.pixels import IMAGENET_PIXELS
 from sfc.data.readers.read import read_dataset
 from sfc.data.readers.splits import Data
 from sfc.data.records import DataSet, Record
@@ -368,7 +368,7 @@ def test_predicted_labels_are_the_classes_that_are_more_likely_than_not(
     for record in data.records:
         image = torch.from_numpy(read_image(record.image)).permute(2, 0, 1)[None]
         with torch.inference_mode():
-            pair = normalise(torch.cat([image, image.flip(3)]))
+            pair = IMAGENET_PIXELS.normalise(torch.cat([image, image.flip(3)]))
             score = net.classifier(net.backbone(pair)[3]).mean(dim=(0, 2, 3))
         probabilities[record.id] = torch.sigmoid(score).numpy()
     localize(system, replace(config, localize=replace(config.localize, scales=(1.0,), labels="predicted")), data)

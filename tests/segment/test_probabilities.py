@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfc.data.pixels import normalise
+from sfc.data.pixels import IMAGENET_PIXELS
 from sfc.refine.crf.config import CRFConfig
 from sfc.refine.crf.dense import dense_crf
 from sfc.segment.config import PredictConfig
@@ -41,7 +41,7 @@ class Pixels(Brightness):
 
 def pixels(mirrored: bool) -> Tensor:
     image = IMAGE[:, ::-1].copy() if mirrored else IMAGE
-    return normalise(torch.from_numpy(image).permute(2, 0, 1)[None])
+    return IMAGENET_PIXELS.normalise(torch.from_numpy(image).permute(2, 0, 1)[None])
 
 
 @torch.no_grad()

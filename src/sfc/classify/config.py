@@ -20,6 +20,9 @@ class NetworkConfig:
         trained_from: first stage that learns; 3 in the released code, 0 from scratch.
         pixel_correlation: refine CAMs with pixel correlation.
         centre_features: subtract each image's mean feature before cosines; needed from scratch.
+        prototypes: how prototype CAMs are made: `cosine`, each class alone (the paper and the released code), or
+            `competing`: the prototypes of an image's classes and of its background compete for every position (ours,
+            for pretrained backbones).
         seed_threshold: seeds by this threshold on the peak-normalised CAM instead of argmax (the paper's rule).
         consistency_gradient: factor on the gradient that the losses on CAMs send into the backbone: 1 in the released
             code; from scratch, less keeps the classifier a classifier.
@@ -30,6 +33,7 @@ class NetworkConfig:
     trained_from: Annotated[int, Limits(0, 4)] = 3
     pixel_correlation: bool = True
     centre_features: bool = False
+    prototypes: Literal["cosine", "competing"] = "cosine"
     seed_threshold: Share | None = None
     consistency_gradient: Weight = 1.0
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sfc.classify.cam import EPSILON
-from sfc.data.pixels import normalise, resize_image
+from sfc.data.pixels import resize_image
 
 if TYPE_CHECKING:
     from sfc.classify.network import SFCNetwork
@@ -24,12 +24,32 @@ BACKGROUND_SCORE = 0.4
 
 @dataclass(frozen=True)
 class ScaleMaps:
-    """Maps of one image at one scale, image and mirror together, all classes; float32 [K, h, w]."""
+    """Maps of one image at one scale, image and mirror together, all classes.
+
+    Attributes:
+        score: [C] logits.
+        classifier_cam: float32 [K, h, w].
+        refined_cam: float32 [K, h, w].
+        feature: [1, D, h, w], what prototypes are made of.
+    """
 
     score: Tensor
     classifier_cam: Tensor
     refined_cam: Tensor
-    prototype_cam: Tensor
+    feature: Tensor
+
+    def prototype_cam(self, net: SFCNetwork, keys: Tensor) -> Tensor:
+        """Prototype CAMs of the present channels, float32 [M, h, w].
+
+        In the released code seeds compete over all classes, and only then the label counts; competing prototypes are
+        those of present classes alone.
+        """
+        cam = self.refined_cam[None]
+        mask = torch.ones_like(cam)
+        if net.competing:
+            mask = torch.zeros_like(cam)
+            mask[:, keys] = 1
+        return net.prototypes(cam, self.feature, mask)[0, keys]
 
 
 def scale_maps(net: SFCNetwork, image: Tensor) -> ScaleMaps:
@@ -60,8 +80,7 @@ def scale_maps(net: SFCNetwork, image: Tensor) -> ScaleMaps:
             correlation = correlation.to(torch.get_autocast_dtype(image.device.type))
     with torch.autocast(image.device.type, enabled=False):
         cam, refined = net.maps(merge(class_map), grid, correlation, None)
-        prototype = net.prototypes(refined, feature, torch.ones_like(refined))
-    return ScaleMaps(score, cam[0], refined[0], prototype[0])
+    return ScaleMaps(score, cam[0], refined[0], feature)
 
 
 @torch.inference_mode()
@@ -109,13 +128,15 @@ def infer_cams(
             scaled = resize_image(image, (max(1, round(scale * size[0])), max(1, round(scale * size[1]))))
             tensor = torch.from_numpy(scaled.copy()).to(device).permute(2, 0, 1)[None]
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                maps.append(scale_maps(net, normalise(tensor).contiguous(memory_format=torch.channels_last)))
+                maps.append(
+                    scale_maps(net, net.backbone.pixels.normalise(tensor).contiguous(memory_format=torch.channels_last))
+                )
     finally:
         net.train(training)
     present = _predicted(maps, threshold) if given is None else given
     keys = torch.cat([torch.zeros(1, dtype=torch.long), 1 + present.nonzero()[:, 0]])
     weight = _merge_scales([m.refined_cam[keys] for m in maps], size)
-    prototype = _merge_scales([m.prototype_cam[keys] for m in maps], size)
+    prototype = _merge_scales([m.prototype_cam(net, keys.to(device)) for m in maps], size)
     return keys.numpy(), weight.cpu().numpy(), prototype.cpu().numpy()
 
 

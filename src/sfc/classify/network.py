@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfc.classify.cam import correlate_pixels, prototype_cam, unit_length, with_background
+from sfc.classify.competing import competing_prototype_cam, stage_feature
 from sfc.classify.official import official_state
 from sfc.errors import CheckpointError
 from sfc.networks.backbone import Backbone
@@ -53,6 +54,7 @@ class SFCNetwork(nn.Module):
         pixel_correlation: refine CAMs with pixel correlation (released code; the paper does not mention it).
         centre_features: subtract each image's mean feature before cosines (ours; needed when training from scratch,
             where all features are positive and cosines are flat).
+        prototypes: `cosine`: the paper's prototype CAMs; `competing`: see `sfc.classify.competing` (no side layers).
         background_scale: factor on the background CAM before the argmax that makes seeds.
         seed_threshold: seeds by threshold instead of argmax (the paper's rule), see `cam.seeds`.
         consistency_gradient: factor on the gradient that losses on CAMs send into the backbone; classification always
@@ -72,6 +74,7 @@ class SFCNetwork(nn.Module):
         side_channels: tuple[int, int, int, int] | None = None,
         pixel_correlation: bool = True,
         centre_features: bool = False,
+        prototypes: str = "cosine",
         background_scale: float = 0.3,
         seed_threshold: float | None = None,
         consistency_gradient: float = 1.0,
@@ -80,6 +83,7 @@ class SFCNetwork(nn.Module):
         self.num_classes = num_classes
         self.pixel_correlation = pixel_correlation
         self.centre_features = centre_features
+        self.competing = prototypes == "competing"
         self.background_scale = background_scale
         self.seed_threshold = seed_threshold
         self.consistency_gradient = consistency_gradient
@@ -96,7 +100,9 @@ class SFCNetwork(nn.Module):
         self.classifier = nn.Conv2d(channels[3], num_classes, 1, bias=False)
         self.correlation = nn.Conv2d(3 + channels[3], channels[3], 1, bias=False) if pixel_correlation else None
         self.side = nn.ModuleList(
-            nn.Conv2d(stage, side, 1, bias=False) for stage, side in zip(channels, sides, strict=True)
+            nn.Conv2d(stage, side, 1, bias=False)
+            for stage, side in zip(channels, sides, strict=True)
+            if not self.competing
         )
         for head in self.heads():
             nn.init.kaiming_uniform_(head.weight, a=5**0.5)
@@ -127,7 +133,12 @@ class SFCNetwork(nn.Module):
         return class_map
 
     def hierarchical_feature(self, stages: list[Tensor]) -> Tensor:
-        """Side maps of the detached stages, unit length, on the stage-3 grid; [N, sum of side_channels, h, w]."""
+        """Side maps of the detached stages, unit length, on the stage-3 grid; [N, sum of side_channels, h, w].
+
+        With competing prototypes the stages themselves, centred.
+        """
+        if self.competing:
+            return stage_feature(stages, (stages[2].shape[2], stages[2].shape[3]))
         parts = []
         for side, stage in zip(self.side, stages, strict=True):
             feature = unit_length(side(stage.detach()).float(), self.centre_features)
@@ -157,7 +168,9 @@ class SFCNetwork(nn.Module):
         return cam, cam if correlation is None else correlate_pixels(cam, correlation)
 
     def prototypes(self, cam: Tensor, feature: Tensor, mask: Tensor) -> Tensor:
-        """Prototype CAM by this network's seed rule."""
+        """Prototype CAM by this network's rules."""
+        if self.competing:
+            return competing_prototype_cam(cam, feature, mask)
         return prototype_cam(cam, feature, mask, self.background_scale, self.seed_threshold)
 
     def forward(self, image: Tensor, valid_mask: Tensor, prototypes: bool = True, correlate: bool = True) -> SFCOutput:

@@ -17,12 +17,12 @@ from sfc.classify.bank import ImageBank
 from sfc.classify.cam import valid_mask
 from sfc.classify.config import ClassifyConfig, NetworkConfig
 from sfc.classify.distribution import VOC_RELEASED_FACTOR, distribution_coefficient, expected_resampling
-from sfc.classify.loss import ClassifierLoss
 from sfc.classify.losses import LOSSES
+from sfc.classify.losses.total import ClassifierLoss
 from sfc.classify.network import SFCNetwork
 from sfc.classify.observers import BEST, GroundTruthSelection, Pictures
 from sfc.classify.samples import TrainingSet
-from sfc.data.pixels import normalise, rectangle_mask
+from sfc.data.pixels import rectangle_mask
 from sfc.data.records import DataSet, input_hash
 from sfc.engine.checkpoint import load_checkpoint, load_finished
 from sfc.engine.fit import Batch, Training, fit, steps_per_epoch
@@ -115,9 +115,10 @@ class SFCObjective(nn.Module):
 class BatchMaker:
     """Turns a loaded batch into the objective's input: bank images, normalisation, size of the batch."""
 
-    def __init__(self, config: ClassifyConfig, num_classes: int, total_steps: int, seed: int, rank: int) -> None:
+    def __init__(self, config: ClassifyConfig, net: SFCNetwork, total_steps: int, seed: int, rank: int) -> None:
         self.config, self.seed, self.rank = config, seed, rank
-        self.bank = ImageBank(num_classes)
+        self.pixels = net.backbone.pixels
+        self.bank = ImageBank(net.num_classes)
         self.first_active = round(config.loss.start * total_steps)
 
     def _random(self, stream: int, step: int, rank: int) -> np.random.Generator:
@@ -134,7 +135,7 @@ class BatchMaker:
                     torch.cat(parts) for parts in zip((image, label, rectangle), drawn, strict=True)
                 )
         size = (image.shape[2], image.shape[3])
-        pixels = normalise(image) * rectangle_mask(rectangle, size, size)
+        pixels = self.pixels.normalise(image) * rectangle_mask(rectangle, size, size)
         if self.config.input.batch_sizes:
             # The same side on every process, or their passes would differ in cost.
             side = int(self._random(SIZE_STREAM, step, 0).choice(self.config.input.batch_sizes))
@@ -178,7 +179,7 @@ def train_classifier(
     loss = build_loss(config, label_matrix, steps)
     _freeze_unused(net, loss)
     net = synchronise_norms(fabric, net)
-    batches = BatchMaker(config, len(train.classes), steps * config.training.epochs, seed, fabric.global_rank)
+    batches = BatchMaker(config, net, steps * config.training.epochs, seed, fabric.global_rank)
     observers: list[Callable[[int], None]] = []
     if config.training.select == "ground_truth":
         observers.append(GroundTruthSelection(fabric, net, scoring, machine, folder))
@@ -198,7 +199,7 @@ def train_classifier(
             ParameterGroup([p for p in net.parameters() if id(p) not in heads]),
             ParameterGroup([p for p in net.parameters() if id(p) in heads], config.training.head_factor),
         ],
-        fingerprint={**_fingerprint(config, seed, train.classes), "data": input_hash(train)},
+        fingerprint={**_fingerprint(config, seed, train.classes, net), "data": input_hash(train)},
         seed=seed,
         warmup=warmup_steps(config.training),
         clip=CLIP,
@@ -217,11 +218,11 @@ def _freeze_unused(net: SFCNetwork, loss: ClassifierLoss) -> None:
         net.correlation.requires_grad_(bool(loss.settings))
 
 
-def _fingerprint(config: ClassifyConfig, seed: int, classes: tuple[str, ...]) -> dict[str, Any]:
+def _fingerprint(config: ClassifyConfig, seed: int, classes: tuple[str, ...], net: SFCNetwork) -> dict[str, Any]:
     """What a network must share with a checkpoint to take its weights; how often it draws pictures may change."""
     settings = plain_values(asdict(config))
     del settings["training"]["picture_every"]
-    return {"classify": settings, "seed": seed, "classes": list(classes)}
+    return {"classify": settings, "seed": seed, "classes": list(classes), "pixels": net.backbone.pixels.plain()}
 
 
 def load_classifier(config: ClassifyConfig, seed: int, classes: tuple[str, ...], folder: Path) -> SFCNetwork:
@@ -231,10 +232,10 @@ def load_classifier(config: ClassifyConfig, seed: int, classes: tuple[str, ...],
         CheckpointError: there is none, it is damaged, or its training is not finished.
         ConfigError: it was trained with other settings or other classes.
     """
-    saved = load_finished(folder / CHECKPOINT, _fingerprint(config, seed, classes))
+    net = build_network(config.network, len(classes), blank=True)
+    saved = load_finished(folder / CHECKPOINT, _fingerprint(config, seed, classes, net))
     if config.training.select == "ground_truth":
         saved = load_checkpoint(folder / BEST)
-    net = build_network(config.network, len(classes), blank=True)
     net.load_state_dict(saved["model"])
     return net.eval()
 

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
-"""Of ImageNet, in units of 1; what published backbones expect."""
+
+@dataclass(frozen=True)
+class PixelValues:
+    """What the weights of a network want pixels to be: (value / 255 − mean) / std, by channel.
+
+    Args:
+        mean: of red, green and blue, in [0, 1].
+        std: likewise, above 0.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """uint8 [N, 3, H, W] to float32; keeps the memory layout."""
+        mean = torch.tensor(self.mean, device=image.device)[:, None, None] * 255
+        std = torch.tensor(self.std, device=image.device)[:, None, None] * 255
+        return (image.float() - mean) / std
+
+    def plain(self) -> dict[str, list[float]]:
+        """As plain values, for checkpoints and model folders."""
+        return {"mean": list(self.mean), "std": list(self.std)}
 
 
-def normalise(image: Tensor) -> Tensor:
-    """uint8 [N, 3, H, W] to float32, ImageNet-normalised; keeps the memory layout."""
-    mean = torch.tensor(IMAGE_MEAN, device=image.device)[:, None, None] * 255
-    std = torch.tensor(IMAGE_STD, device=image.device)[:, None, None] * 255
-    return (image.float() - mean) / std
+IMAGENET_PIXELS = PixelValues((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of ImageNet: what torchvision's weights want, and most others."""
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

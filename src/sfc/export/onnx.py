@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sfc.data.class_list import BACKGROUND
-from sfc.data.pixels import normalise
 from sfc.errors import SFCError
 from sfc.run.files import atomic_write
 from sfc.segment.model import Model
@@ -44,7 +43,7 @@ class _Photographs(nn.Module):
         self.net = net
 
     def forward(self, image: Tensor) -> Tensor:
-        logits = self.net(normalise(image.permute(0, 3, 1, 2)))
+        logits = self.net(self.net.pixels.normalise(image.permute(0, 3, 1, 2)))
         size = [image.shape[1], image.shape[2]]
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=False).softmax(dim=1)
 

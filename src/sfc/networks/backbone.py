@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sfc.data.pixels import IMAGENET_PIXELS
 from sfc.errors import ConfigError
 from sfc.networks.compact import CompactNetwork
 from sfc.networks.folding import fold_norms
 from sfc.networks.probing import probe, takes
-from sfc.networks.timm_models import timm_features
+from sfc.networks.timm_models import pixel_values, timm_features
 
 PADDED_TO = 32
 SMALLEST_PROBE = 64
@@ -46,6 +47,7 @@ class Backbone(nn.Module):
     Attributes:
         name: as given.
         channels: channels of the four stages.
+        pixels: what pixels its weights want; the caller normalises.
         strides: pixels of the image to a cell of each of the four stages.
         probed: side of a square image that is a multiple of all strides.
         multiple: what image sizes are padded to a multiple of, with zeros at the right and bottom, for networks that
@@ -73,12 +75,16 @@ class Backbone(nn.Module):
             raise ConfigError(f"network.trained_from must be 0 to 4, not {trained_from}")
         self.frozen_norm = frozen_norm
         self.model: nn.Module
+        self.pixels = IMAGENET_PIXELS
         if name == "compact":
+            if pretrained or weights:
+                raise ConfigError("network.weights: there are no weights of 'compact', which learns from scratch: none")
             self.model = CompactNetwork()
         else:
             self.model = timm_features(
                 name, pretrained=pretrained, weights=weights, output_stride=output_stride, dilated=dilated
             )
+            self.pixels = pixel_values(name)
         self.channels_last_output = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
         self.probed = side = _probe_side(self.model)
         # Larger ones may be the one size that a network takes.

@@ -15,6 +15,7 @@ import torch
 from huggingface_hub import constants as hub
 from torch import nn
 
+from sfc.data.pixels import IMAGENET_PIXELS, PixelValues
 from sfc.errors import CheckpointError, ConfigError
 from sfc.networks.failures import FAILURES, flat_name, sentence
 from sfc.networks.weights import load_weights, read_weights
@@ -23,6 +24,15 @@ __all__ = ["FAILURES", "cached_or_fetched", "flat_name", "sentence", "timm_featu
 
 HUB_PATIENCE = 6.0
 """Seconds to wait for the hub's first answer; its own client retries for most of a minute."""
+
+
+def pixel_values(name: str) -> PixelValues:
+    """Mean and standard deviation that timm's published weights of a network want; ImageNet's where it says none."""
+    published = timm.get_pretrained_cfg(name)
+    if published is None or not published.mean or not published.std:
+        return IMAGENET_PIXELS
+    mean, std = (tuple(map(float, values)) for values in (published.mean, published.std))
+    return PixelValues(mean, std)  # type: ignore[arg-type]
 
 
 def timm_features(name: str, *, pretrained: bool, weights: str, output_stride: int, dilated: bool) -> nn.Module:

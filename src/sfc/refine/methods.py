@@ -7,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 
 from sfc.data.labelled_set import PngLabels
-from sfc.data.pixels import normalise
 from sfc.engine.processes import prepared_for_inference
 from sfc.kernels.compiling import compile_once
 from sfc.refine.crf import dense
@@ -105,7 +104,7 @@ class _Walk:
         height, width = image.shape[:2]
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1)[None]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            edge = self.net.infer(normalise(pixels)[0], self.settings.input.crop)
+            edge = self.net.infer(self.net.stages.backbone.pixels.normalise(pixels)[0], self.settings.input.crop)
         mask = walk_mask(
             maps.keys,
             maps.fused(self.config.walk_lambda),

@@ -67,7 +67,7 @@ class DeepLabV2(Segmenter):
     def __init__(self, backbone: Backbone, num_classes: int, rates: Sequence[int], frozen_norm: bool) -> None:
         super().__init__(frozen_norm)
         self.backbone = backbone
-        self.stride = backbone.strides[-1]
+        self.stride, self.pixels = backbone.strides[-1], backbone.pixels
         self.branches = nn.ModuleList(
             nn.Conv2d(backbone.channels[-1], num_classes, 3, padding=rate, dilation=rate) for rate in rates
         )

@@ -13,16 +13,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sfc.data.pixels import IMAGENET_PIXELS, PixelValues
 from sfc.engine.checkpoint import read_state
 from sfc.errors import CheckpointError, ConfigError
 from sfc.networks.backbone import Backbone
-from sfc.networks.timm_models import FAILURES, cached_or_fetched, flat_name, sentence
+from sfc.networks.timm_models import FAILURES, cached_or_fetched, flat_name, pixel_values, sentence
 from sfc.segment.segmenter import FROM_CLASSIFIER, Segmenter, SegmenterConfig
 from sfc.settings.shared import NONE, PUBLISHED
 
 IMAGENET = "imagenet"
 OUTPUT_STRIDE = 8
 """Of encoders whose architecture leaves a choice, as for DeepLab-v2."""
+OTHER_PIXELS = {
+    "inception": PixelValues((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "xception": PixelValues((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "dpn": PixelValues((124 / 255, 117 / 255, 104 / 255), (0.23482, 0.23482, 0.23482)),
+}
+"""Encoders, by how their names begin, whose weights want other pixels than ImageNet's (pretrained-models.pytorch); the
+library itself would ask a hub."""
 MULTIPLES = (1, 32, 64, 128)
 """What image sizes may have to be a multiple of."""
 
@@ -53,7 +61,7 @@ class LibrarySegmenter(Segmenter):
             self.model = _published(config, num_classes)
         elif start != NONE:
             load_encoder(self.encoder, Path(start), config.backbone)
-        self.stride = 1
+        self.stride, self.pixels = 1, _pixels(config.backbone)
         self.multiple = self._find_multiple(config)
         self.freeze_norms()
 
@@ -86,6 +94,14 @@ class LibrarySegmenter(Segmenter):
         except FAILURES:
             return False
         return tuple(logits.shape[2:]) == (height, width)
+
+
+def _pixels(encoder: str) -> PixelValues:
+    """What pixels the encoder's published weights want."""
+    if encoder.startswith("tu-"):
+        return pixel_values(encoder.removeprefix("tu-"))
+    family = next((prefix for prefix in OTHER_PIXELS if encoder.startswith(prefix)), None)
+    return OTHER_PIXELS[family] if family else IMAGENET_PIXELS
 
 
 class LibraryArchitecture:

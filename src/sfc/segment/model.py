@@ -18,7 +18,6 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from sfc.data.class_list import BACKGROUND
-from sfc.data.pixels import IMAGE_MEAN, IMAGE_STD
 from sfc.errors import CheckpointError, ConfigError, SFCError
 from sfc.run.files import atomic_write, write_json
 from sfc.run.folder import RunFolder
@@ -32,14 +31,6 @@ from sfc.settings.shared import NONE, PUBLISHED
 
 FORMAT = 2
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-PREPROCESSING = {
-    "colours": "RGB",
-    "divide_by": 255,
-    "mean": list(IMAGE_MEAN),
-    "std": list(IMAGE_STD),
-    "layout": "[N, 3, H, W]",
-}
-"""What is done to the pixels of an image before the network sees them."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +103,17 @@ def save_model(model: Model, folder: Path) -> None:
         "format": FORMAT,
         "classes": [BACKGROUND, *model.classes],
         "network": asdict(_portable(model.network)),
-        "preprocessing": PREPROCESSING,
+        "preprocessing": _preprocessing(model.net),
         "sizes": _sizes(model.net),
         "predict": asdict(model.predict),
         "provenance": model.provenance,
     }
     write_json(folder / CONFIG, content)
+
+
+def _preprocessing(net: Segmenter) -> dict[str, Any]:
+    """What is done to the pixels of an image before the network sees them."""
+    return {"colours": "RGB", "divide_by": 255, **net.pixels.plain(), "layout": "[N, 3, H, W]"}
 
 
 def _portable(network: SegmenterConfig) -> SegmenterConfig:
@@ -152,14 +148,14 @@ def load(folder: str | Path) -> Model:
     if content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: format {content.get('format')!r}; this version of sfc reads {FORMAT}")
     classes = _classes(path, content.get("classes"))
-    if content.get("preprocessing") != PREPROCESSING:
-        raise ConfigError(f"{path}: this version of sfc prepares images otherwise than 'preprocessing' says")
     settings = _settings(path, content)
     with torch.random.fork_rng(devices=[]):
         try:
             net = build_segmenter(settings.network, len(classes) + 1, blank=True).eval()
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
+    if content.get("preprocessing") != _preprocessing(net):
+        raise ConfigError(f"{path}: this version of sfc prepares images otherwise than 'preprocessing' says")
     _load_weights(net, folder / WEIGHTS)
     provenance = content.get("provenance")
     if not isinstance(provenance, dict):

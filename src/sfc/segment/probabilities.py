@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sfc.data.pixels import normalise
 from sfc.refine.crf.config import CRFConfig
 from sfc.refine.crf.dense import dense_crf
 from sfc.segment.loss import at_scale, with_maximum
@@ -40,7 +39,7 @@ class ImageLogits:
         self._net, self._precision = net, precision
         self._device = next(net.parameters()).device
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self._device)
-        self._pixels = normalise(pixels.permute(2, 0, 1)[None])
+        self._pixels = net.pixels.normalise(pixels.permute(2, 0, 1)[None])
         self._found: dict[tuple[float, bool], Tensor] = {}
 
     @torch.inference_mode()

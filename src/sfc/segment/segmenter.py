@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torch import nn
 
+from sfc.data.pixels import IMAGENET_PIXELS, PixelValues
 from sfc.networks.backbone import BATCH_NORMS, Backbone
 from sfc.settings.parts import Part
 
@@ -64,9 +65,11 @@ class Segmenter(nn.Module):
 
     Attributes:
         stride: pixels of the image to a cell of the logits; sizes are rounded up.
+        pixels: what pixels its weights want; the caller normalises.
     """
 
     stride: int
+    pixels: PixelValues = IMAGENET_PIXELS
 
     def __init__(self, frozen_norm: bool) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from sfc.data.labelled_set import LabelledSet, LabelSource
-from sfc.data.pixels import normalise, rectangle_mask
+from sfc.data.pixels import PixelValues, rectangle_mask
 from sfc.data.records import IGNORE, DataSet, input_hash
 from sfc.engine.checkpoint import load_finished
 from sfc.engine.fit import Batch, Training, fit
@@ -61,15 +61,16 @@ class BatchSplitter:
         fabric: devices and processes.
         grids: of the objective's logits.
         parts: how many.
+        pixels: what pixels the network wants.
     """
 
-    def __init__(self, fabric: Fabric, grids: Sequence[Size], parts: int) -> None:
-        self.fabric, self.grids, self.parts = fabric, grids, parts
+    def __init__(self, fabric: Fabric, grids: Sequence[Size], parts: int, pixels: PixelValues) -> None:
+        self.fabric, self.grids, self.parts, self.pixels = fabric, grids, parts, pixels
 
     def __call__(self, batch: Batch, step: int) -> Batch:  # noqa: ARG002
         """Normalised images; and counts over all processes and parts, so that these share one mean over cells."""
         size = batch["image"].shape[2:]
-        pixels = normalise(batch["image"]) * rectangle_mask(batch["rectangle"], size, size)
+        pixels = self.pixels.normalise(batch["image"]) * rectangle_mask(batch["rectangle"], size, size)
         counts = self.fabric.all_reduce(label_counts(batch["label"], self.grids), reduce_op="mean")
         assert isinstance(counts, Tensor)
         return {"image": pixels, "label": batch["label"], "counts": counts / self.parts}
@@ -132,7 +133,7 @@ def train_segmenter(
     net = synchronise_norms(fabric, net)
     share = max(1, config.training.batch // fabric.world_size)
     # In parts is the same as at once, but for batch norms that learn.
-    batches = BatchSplitter(fabric, _grids(net, config), min(PARTS, share) if net.frozen_norm else 1)
+    batches = BatchSplitter(fabric, _grids(net, config), min(PARTS, share) if net.frozen_norm else 1, net.pixels)
     weights, biases = net.head_parameters()
     weight_factor, bias_factor = config.training.head_factors
     training = Training(
@@ -145,7 +146,7 @@ def train_segmenter(
             ParameterGroup(biases, bias_factor, decay=False),
         ],
         fingerprint={
-            **_fingerprint(config, seed, train.classes),
+            **_fingerprint(config, seed, train.classes, net),
             "data": input_hash(train),
             "origin": plain_values(origin or {}),
         },
@@ -180,12 +181,13 @@ def load_segmenter(
         CheckpointError: there is none, it is damaged, or its training is not finished.
         ConfigError: it was trained with other settings or other classes.
     """
-    saved = load_finished(folder / CHECKPOINT, _fingerprint(config, seed, classes))
     net = build_segmenter(config.network, len(classes) + 1, classifier, blank=True)
+    saved = load_finished(folder / CHECKPOINT, _fingerprint(config, seed, classes, net))
     net.load_state_dict(saved["model"])
     return net.eval()
 
 
-def _fingerprint(config: SegmentConfig, seed: int, classes: tuple[str, ...]) -> dict[str, Any]:
+def _fingerprint(config: SegmentConfig, seed: int, classes: tuple[str, ...], net: Segmenter) -> dict[str, Any]:
     """What a network must share with a checkpoint to take its weights."""
-    return {"segment": plain_values(asdict(config)), "seed": seed, "classes": list(classes)}
+    settings = plain_values(asdict(config))
+    return {"segment": settings, "seed": seed, "classes": list(classes), "pixels": net.pixels.plain()}

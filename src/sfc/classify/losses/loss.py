@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
-from sfc.classify.network import SFCOutput
 from sfc.settings.parts import Part
+
+if TYPE_CHECKING:
+    from sfc.classify.network import SFCOutput
 
 
 class CamLoss(Part, Protocol):

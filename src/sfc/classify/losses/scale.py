@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from sfc.classify.network import SFCOutput
 from sfc.settings.limits import Weight
+
+if TYPE_CHECKING:
+    from sfc.classify.network import SFCOutput
 
 
 @dataclass(frozen=True)

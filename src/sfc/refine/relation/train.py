@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from sfc.data.labelled_set import LabelSource
-from sfc.data.pixels import normalise, rectangle_mask
+from sfc.data.pixels import PixelValues, rectangle_mask
 from sfc.data.records import DataSet, input_hash
 from sfc.engine.checkpoint import load_finished
 from sfc.engine.fit import Batch, Training, fit
@@ -56,18 +56,18 @@ class RelationObjective(nn.Module):
 class BatchMaker:
     """Turns a loaded batch into the objective's input."""
 
-    def __init__(self, fabric: Fabric, radius: int) -> None:
-        self.fabric, self.radius = fabric, radius
+    def __init__(self, fabric: Fabric, radius: int, pixels: PixelValues) -> None:
+        self.fabric, self.radius, self.pixels = fabric, radius, pixels
 
     def __call__(self, batch: Batch, step: int) -> Batch:  # noqa: ARG002
         """Normalised images; and pair counts over all processes, so that they share one mean over pairs."""
         counts = self.fabric.all_reduce(pair_counts(batch["label"], self.radius), reduce_op="mean")
-        return {"image": _pixels(batch), "label": batch["label"], "counts": counts}
+        return {"image": _pixels(batch, self.pixels), "label": batch["label"], "counts": counts}
 
 
-def _pixels(batch: Batch) -> Tensor:
+def _pixels(batch: Batch, values: PixelValues) -> Tensor:
     size = batch["image"].shape[2:]
-    return normalise(batch["image"]) * rectangle_mask(batch["rectangle"], size, size)
+    return values.normalise(batch["image"]) * rectangle_mask(batch["rectangle"], size, size)
 
 
 def train_relation_network(
@@ -114,7 +114,7 @@ def train_relation_network(
             "origin": plain_values(origin or {}),
         },
         seed=seed,
-        before_step=BatchMaker(fabric, config.radius),
+        before_step=BatchMaker(fabric, config.radius, net.stages.backbone.pixels),
     )
     fit(fabric, training, config.training, machine, folder, title)
 
@@ -141,5 +141,9 @@ def load_relation_network(config: RelationConfig, folder: Path, backbone: MakeBa
 def _fingerprint(config: RelationConfig, seed: int, net: RelationNetwork) -> dict[str, Any]:
     """What a network must share with a checkpoint to take its weights."""
     settings = plain_values(asdict(config))
-    shape = {"stride": net.stride, "channels": list(net.stages.channels)}
+    shape = {
+        "stride": net.stride,
+        "channels": list(net.stages.channels),
+        "pixels": net.stages.backbone.pixels.plain(),
+    }
     return {"relation": settings, "seed": seed, **shape}
