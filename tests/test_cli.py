@@ -260,7 +260,7 @@ def test_recipes_are_listed(call) -> None:
     outcome = call("recipes")
     assert outcome.code == 0
     names = [line.split()[0] for line in outcome.out.splitlines()]
-    assert names == sorted(["camvid", "ccp", "coco14", "own", "paper", "synthetic", "voc12"])
+    assert names == sorted(["camvid", "ccp", "coco14", "own", "paper", "synthetic", "voc12", "voc_animals"])
 
 
 def test_check_of_a_sound_and_a_broken_folder(call, data: Path, tmp_path: Path) -> None:

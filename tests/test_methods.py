@@ -42,7 +42,7 @@ def test_the_methods_are_these() -> None:
 @pytest.mark.parametrize("half", [False, True])
 def test_cam_switches_off_every_part_and_nothing_else(recipe: str, half: bool) -> None:
     config = load_config([recipe], ["--classify.network.pixel_correlation=true"])
-    changed = changes(config, "cam-half" if half else "cam")
+    before, changed = values(config), changes(config, "cam-half" if half else "cam")
     after = values(config.of_method("cam"))
     # What acts through those parts alone is the same in every baseline.
     for name, value in (("classify.network.consistency_gradient", 1.0), ("classify.loss.coefficient", "off")):
@@ -50,8 +50,9 @@ def test_cam_switches_off_every_part_and_nothing_else(recipe: str, half: bool) -
         changed.pop(name, None)
     assert changed == {
         "classify.network.pixel_correlation": False,
-        **{f"classify.loss.{name}.weight": 0.0 for name in LOSSES},
-        **({} if half else {"classify.loss.half_size_pass": False}),
+        **{f"classify.loss.{name}.weight": 0.0 for name in LOSSES if before[f"classify.loss.{name}.weight"]},
+        **({"classify.network.prototypes": "cosine"} if before["classify.network.prototypes"] != "cosine" else {}),
+        **({} if half == before["classify.loss.half_size_pass"] else {"classify.loss.half_size_pass": half}),
         "classify.bank_draws": 0,
     }
 
@@ -87,6 +88,15 @@ def test_voc12_is_the_released_code_with_and_without_its_name() -> None:
     config = load_config(["voc12"])
     assert config.methods == ("sfc-released",)
     assert replace(config, methods=()) == replace(config.of_method("sfc-released"), methods=())
+
+
+def test_the_compact_network_has_no_weights_to_start_from() -> None:
+    for section in ("classify", "segment"):
+        overrides = [f"--{section}.network.backbone=compact", f"--{section}.network.weights=x.pth"]
+        with pytest.raises(
+            ConfigError, match=f"{section}.network.weights is 'x.pth', but"
+        ):
+            load_config([], overrides)
 
 
 def test_methods_are_refused_twice_unknown_or_missing() -> None:

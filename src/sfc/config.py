@@ -22,7 +22,7 @@ from sfc.segment.config import PredictConfig, SegmentConfig
 from sfc.settings.limits import NaturalNumber
 from sfc.settings.parts import names_of
 from sfc.settings.read import add_settings, load_settings, parse_overrides
-from sfc.settings.shared import MachineConfig
+from sfc.settings.shared import NONE, MachineConfig
 
 if TYPE_CHECKING:
     MethodName = str
@@ -82,6 +82,11 @@ def checked(config: RunConfig) -> RunConfig:
     """Refuses what no single setting is to blame for. Raises ConfigError."""
     if not config.methods:
         raise ConfigError(f"methods must name at least one of {', '.join(METHODS)}")
+    for name, network in (("classify", config.classify.network), ("segment", config.segment.network)):
+        if network.backbone == "compact" and network.weights != NONE:
+            raise ConfigError(
+                f"{name}.network.weights is '{network.weights}', but the network 'compact' learns from scratch: none"
+            )
     repeated = [name for name in config.methods if config.methods.count(name) > 1]
     if repeated:
         raise ConfigError(f"methods names {repeated[0]} twice")

@@ -163,7 +163,7 @@ def test_guide_is_the_mean_over_present_classes_with_seeds_and_moves_the_classif
     for n, c, factor in ((0, 0, 1.0), (1, 2, 3.0)):
         target = prototype[n, c + 1] / (prototype[n, c + 1].max() + 1e-5)
         expected.append(factor * float((refined[n, c + 1] - target).abs().mean().detach()))
-    assert float(loss) == pytest.approx(sum(expected) / 2, rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(sum(expected) / 2, rel=1e-5)
     loss.backward()
     assert prototype.grad is None
     assert refined.grad is not None

@@ -12,7 +12,6 @@ import torch
 from sfc.classify.inference import infer_cams
 from sfc.classify.network import SFCNetwork
 from sfc.data.pixels import IMAGENET_PIXELS, PixelValues
-from sfc.errors import ConfigError
 from sfc.networks.backbone import Backbone
 from sfc.refine.relation.network import RelationNetwork
 from sfc.segment.networks import SegmenterSection, build_segmenter
@@ -73,12 +72,6 @@ def test_cams_and_segmenters_see_pixels_as_their_backbone_wants_them() -> None:
 def test_library_encoders(encoder: str, expected: PixelValues) -> None:
     config = SegmenterSection(architecture="Unet", backbone=encoder, weights="none")
     assert build_segmenter(config, 3).pixels == expected
-
-
-def test_compact_has_no_weights_to_start_from() -> None:
-    for options in ({"pretrained": True}, {"weights": "x.pth"}):
-        with pytest.raises(ConfigError, match="there are no weights of 'compact'"):
-            Backbone("compact", **options)
 
 
 def test_values_are_plain() -> None:

@@ -77,8 +77,6 @@ class Backbone(nn.Module):
         self.model: nn.Module
         self.pixels = IMAGENET_PIXELS
         if name == "compact":
-            if pretrained or weights:
-                raise ConfigError("network.weights: there are no weights of 'compact', which learns from scratch: none")
             self.model = CompactNetwork()
         else:
             self.model = timm_features(
