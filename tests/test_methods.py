@@ -93,9 +93,7 @@ def test_voc12_is_the_released_code_with_and_without_its_name() -> None:
 def test_the_compact_network_has_no_weights_to_start_from() -> None:
     for section in ("classify", "segment"):
         overrides = [f"--{section}.network.backbone=compact", f"--{section}.network.weights=x.pth"]
-        with pytest.raises(
-            ConfigError, match=f"{section}.network.weights is 'x.pth', but"
-        ):
+        with pytest.raises(ConfigError, match=f"{section}.network.weights is 'x.pth', but"):
             load_config([], overrides)
 
 
