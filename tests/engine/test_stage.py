@@ -77,8 +77,8 @@ class Works:
 
     def stages(self) -> tuple[Stage, ...]:
         return (
-            Stage("grow", "grow the plant", (), self.grow, _plant, writes=lambda _: ["plant"]),
-            Stage("pick", "pick leaves", (), self.pick, _fresh, lambda _: ["plant"], lambda _: ["leaves/fresh"]),
+            Stage("grow", "grow the plant", ("grow",), self.grow, _plant, writes=lambda _: ["plant"]),
+            Stage("pick", "pick leaves", ("pick",), self.pick, _fresh, lambda _: ["plant"], lambda _: ["leaves/fresh"]),
             Stage("brew", "brew tea", (), self.brew, _tea, lambda _: ["leaves/fresh"], _cups),
             Stage("taste", "taste tea", (), self.taste, reads=lambda job: [f"tea/{kind}" for kind in job.config.kinds]),
         )
@@ -337,3 +337,15 @@ def test_artifacts_know_the_stage_that_makes_them(fabric: Fabric, tmp_path: Path
         "tea/green": "brew",
         "tea/black": "brew",
     }
+
+
+def test_what_a_stage_makes_depends_on_the_settings_that_it_declares_alone(fabric: Fabric, tmp_path: Path) -> None:
+    grow, pick, *_ = Works().stages()
+    job = Job(fabric, Toy(), SystemFolder(tmp_path / "toy"), "Toy")
+    register(job, (grow, pick))
+    assert {name: artifact.made_by for name, artifact in job.artifacts.items()} == {
+        "plant": "grow",
+        "leaves/fresh": "pick",
+    }
+    with pytest.raises(ValueError, match="leaves/fresh depends on settings that the stage pick does not declare"):
+        register(job, (grow, replace(pick, sections=("grow",))))

@@ -146,7 +146,7 @@ class Stage:
     Args:
         name: of its command.
         text: what it does, for help.
-        sections: sections of the settings that it looks at.
+        sections: sections of the settings that what it makes depends on; those of its artifacts are among them.
         work: does it; called on every process once its inputs are known to be right.
         artifacts: all that it may make for a system.
         reads: names of the artifacts that it needs.
@@ -166,6 +166,8 @@ def register(job: Job, stages: Sequence[Stage]) -> None:
     """Enters the artifacts of all stages into a job."""
     for stage in stages:
         for artifact in stage.artifacts(job):
+            if not set(artifact.settings) <= set(stage.sections):
+                raise ValueError(f"{artifact.name} depends on settings that the stage {stage.name} does not declare")
             job.artifacts[artifact.name] = replace(artifact, made_by=stage.name)
 
 

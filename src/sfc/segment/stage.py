@@ -143,7 +143,7 @@ def _pseudo(job: Job, source: str) -> LabelSource:
 SEGMENT = Stage(
     name="segment",
     text="train a segmenter on the masks of a run, and write its masks of the validation images",
-    sections=("segment", "predict"),
+    sections=("segment", "predict", "seed"),
     reads=_reads,
     artifacts=_artifacts,
     writes=_writes,
