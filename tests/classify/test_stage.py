@@ -73,7 +73,7 @@ def test_what_may_change_and_what_may_not(job_of: Make) -> None:
         ("--classify.bank_draws=3", "classify.bank_draws was 4 and is 3"),
         ("--classify.loss.scale.weight=0.5", "classify.loss.scale.weight was 0.8 and is 0.5"),
         ("--classify.training.epochs=3", "classify.training.epochs was 2 and is 3"),
-        ("--classify.network.weights=published", "classify.network.weights was 'none' and is 'published'"),
+        ("--classify.network.trained_from=2", "classify.network.trained_from was 0 and is 2"),
     ):
         with pytest.raises(ConfigError, match=f"origin.json was begun with other settings: {words}. Choose"):
             refuse_changed_settings(job_of(option), [CLASSIFY])
