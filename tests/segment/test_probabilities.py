@@ -22,6 +22,8 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (22, 31, 3), dtype=np.uint8)
 class Brightness(nn.Module):
     """Logits on a grid of stride 4 that only depend on the pixels of a cell, and on its place."""
 
+    pixels = IMAGENET_PIXELS
+
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
