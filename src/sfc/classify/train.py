@@ -22,7 +22,6 @@ from sfc.classify.losses.total import ClassifierLoss
 from sfc.classify.network import SFCNetwork
 from sfc.classify.observers import BEST, GroundTruthSelection, Pictures
 from sfc.classify.samples import TrainingSet
-from sfc.data.pixels import rectangle_mask
 from sfc.data.records import DataSet, input_hash
 from sfc.engine.checkpoint import load_checkpoint, load_finished
 from sfc.engine.fit import Batch, Training, fit, steps_per_epoch
@@ -135,7 +134,7 @@ class BatchMaker:
                     torch.cat(parts) for parts in zip((image, label, rectangle), drawn, strict=True)
                 )
         size = (image.shape[2], image.shape[3])
-        pixels = self.pixels.normalise(image) * rectangle_mask(rectangle, size, size)
+        pixels = self.pixels.normalise_crops(image, rectangle)
         if self.config.input.batch_sizes:
             # The same side on every process, or their passes would differ in cost.
             side = int(self._random(SIZE_STREAM, step, 0).choice(self.config.input.batch_sizes))

@@ -28,6 +28,11 @@ class PixelValues:
         std = torch.tensor(self.std, device=image.device)[:, None, None] * 255
         return (image.float() - mean) / std
 
+    def normalise_crops(self, image: Tensor, rectangle: Tensor) -> Tensor:
+        """uint8 [N, 3, H, W] to float32, zero outside the real pixels (int64 [N, 4], see `rectangle_mask`)."""
+        size = (image.shape[2], image.shape[3])
+        return self.normalise(image) * rectangle_mask(rectangle, size, size)
+
     def plain(self) -> dict[str, list[float]]:
         """As plain values, for checkpoints and model folders."""
         return {"mean": list(self.mean), "std": list(self.std)}

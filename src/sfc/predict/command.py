@@ -38,7 +38,7 @@ def add_options(parser: ArgumentParser) -> None:
         "--tile",
         type=int,
         default=0,
-        help="larger images are predicted in tiles of this side (cams: shrunk to it); default: the run's",
+        help="larger images are predicted in tiles of this side (cams: shrunk to it); default: 1024",
     )
     parser.add_argument("--crf", type=bool, default=False, help="put a dense CRF behind it")
     parser.add_argument("--probabilities", type=bool, default=False, help="also write float16 [classes, H, W] as .npy")

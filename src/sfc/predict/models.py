@@ -14,11 +14,10 @@ from sfc.networks.backbone import Backbone
 from sfc.run.files import file_hash
 from sfc.run.folder import CHECKPOINT, RunFolder, SystemFolder
 from sfc.segment.model import Model, load
-from sfc.segment.segmenter import FROM_CLASSIFIER
 from sfc.segment.stage import TRUTH, source_of
 from sfc.segment.train import load_segmenter
 from sfc.settings.read import plain_values
-from sfc.settings.shared import NONE
+from sfc.settings.shared import FROM_CLASSIFIER, NONE
 
 
 def is_model_folder(path: str) -> bool:

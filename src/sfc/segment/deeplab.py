@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from sfc.errors import ConfigError
 from sfc.networks.backbone import Backbone
-from sfc.segment.segmenter import FROM_CLASSIFIER, Segmenter, SegmenterConfig
+from sfc.segment.segmenter import Segmenter, SegmenterConfig
 from sfc.settings.limits import Limits
-from sfc.settings.shared import NONE, weight_options
+from sfc.settings.shared import FROM_CLASSIFIER, NONE, weight_options
 
 OUTPUT_STRIDE = 8
 """Of the backbone, as published."""

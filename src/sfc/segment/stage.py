@@ -10,6 +10,7 @@ from sfc.engine.stage import Artifact, Job, Stage, claim, each_missing, finish_t
 from sfc.errors import ConfigError
 from sfc.run.folder import CHECKPOINT
 from sfc.settings.read import plain_values
+from sfc.settings.shared import FROM_CLASSIFIER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from sfc.segment.config import Way
 
 TRUTH = "truth"
-FROM_CLASSIFIER = "classifier"
 
 
 def source_of(config: Any) -> str:

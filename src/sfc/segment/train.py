@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from sfc.data.labelled_set import LabelledSet, LabelSource
-from sfc.data.pixels import PixelValues, rectangle_mask
+from sfc.data.pixels import PixelValues
 from sfc.data.records import IGNORE, DataSet, input_hash
 from sfc.engine.checkpoint import load_finished
 from sfc.engine.fit import Batch, Training, fit
@@ -69,8 +69,7 @@ class BatchSplitter:
 
     def __call__(self, batch: Batch, step: int) -> Batch:  # noqa: ARG002
         """Normalised images; and counts over all processes and parts, so that these share one mean over cells."""
-        size = batch["image"].shape[2:]
-        pixels = self.pixels.normalise(batch["image"]) * rectangle_mask(batch["rectangle"], size, size)
+        pixels = self.pixels.normalise_crops(batch["image"], batch["rectangle"])
         counts = self.fabric.all_reduce(label_counts(batch["label"], self.grids), reduce_op="mean")
         assert isinstance(counts, Tensor)
         return {"image": pixels, "label": batch["label"], "counts": counts / self.parts}

@@ -9,6 +9,8 @@ from sfc.settings.limits import Count, Crop, Limits, NaturalNumber, Weight
 
 PUBLISHED, NONE = "published", "none"
 """Values of a `weights` setting that are no file."""
+FROM_CLASSIFIER = "classifier"
+"""Value of a `backbone` setting: the trained classifier's."""
 
 
 def weight_options(weights: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from sfc.data.labelled_set import LabelSource
-from sfc.data.pixels import PixelValues, rectangle_mask
+from sfc.data.pixels import PixelValues
 from sfc.data.records import DataSet, input_hash
 from sfc.engine.checkpoint import load_finished
 from sfc.engine.fit import Batch, Training, fit
@@ -62,12 +62,11 @@ class BatchMaker:
     def __call__(self, batch: Batch, step: int) -> Batch:  # noqa: ARG002
         """Normalised images; and pair counts over all processes, so that they share one mean over pairs."""
         counts = self.fabric.all_reduce(pair_counts(batch["label"], self.radius), reduce_op="mean")
-        return {"image": _pixels(batch, self.pixels), "label": batch["label"], "counts": counts}
-
-
-def _pixels(batch: Batch, values: PixelValues) -> Tensor:
-    size = batch["image"].shape[2:]
-    return values.normalise(batch["image"]) * rectangle_mask(batch["rectangle"], size, size)
+        return {
+            "image": self.pixels.normalise_crops(batch["image"], batch["rectangle"]),
+            "label": batch["label"],
+            "counts": counts,
+        }
 
 
 def train_relation_network(
