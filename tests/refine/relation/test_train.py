@@ -246,6 +246,7 @@ def test_broken_labels_are_named(tmp_path: Path) -> None:
     assert "4.png: no such file" in str(samples[0, 4])
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there is one core
 @pytest.mark.parametrize(("options", "tolerance"), [({"precision": "bf16"}, 0.02), ({"workers": 2}, 1e-6)])
 def test_machine_options_change_speed_not_losses(tmp_path: Path, options: dict, tolerance: float) -> None:
     config = with_training(epochs=1)
