@@ -35,7 +35,7 @@ def evaluate_cams(
     Args:
         dataset: images with masks.
         folder: the CAM store.
-        run: what the variant is called.
+        run: what the method is called.
         class_groups: head, medium, tail or absent for each class, from the **training** counts.
         provenance: what to print beside the scores.
         fusion_lambda: λ of the sum W + λP.

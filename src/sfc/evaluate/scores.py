@@ -1,4 +1,4 @@
-"""Scores of a variant, with all that has to be known about them, and the JSON file that keeps them."""
+"""Scores of a method, with all that has to be known about them, and the JSON file that keeps them."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ class Score(MaskScore):
 
 @dataclass(frozen=True)
 class Scores:
-    """All scores of one variant on one split, and what has to be known about them.
+    """All scores of one method on one split, and what has to be known about them.
 
     Attributes:
-        run: what the variant is called.
+        run: what the method is called.
         dataset: name of the data set.
         split: which images; `train` is the protocol of the field for CAMs.
         images: how many were scored.

@@ -13,7 +13,7 @@ from sfc.evaluate.scores import MaskScore, Score, Scores
 
 
 def print_scores(scores: Sequence[Scores], console: Console | None = None) -> None:
-    """Prints a table a split: every variant and map, then IoU by class; above it, all that the numbers depend on."""
+    """Prints a table a split: every method and map, then IoU by class; above it, all that the numbers depend on."""
     console = console or Console()
     for split in dict.fromkeys(entry.split for entry in scores):
         entries = [entry for entry in scores if entry.split == split]
@@ -47,7 +47,7 @@ def _print_heading(console: Console, entries: Sequence[Scores]) -> None:
 
 def _summary(entries: Sequence[Scores]) -> Table:
     table = Table(
-        caption="mIoU in percent at the fixed background rule (bold: a variant's best map); oracle: the same with the "
+        caption="mIoU in percent at the fixed background rule (bold: a method's best map); oracle: the same with the "
         "threshold searched on this ground truth; IoU, over-activation (false positives) and under-activation (false "
         "negatives, both in percent of the true area) of head / medium / tail classes at the fixed rule"
     )
@@ -90,7 +90,7 @@ def _contours(entries: Sequence[Scores]) -> Table:
 
 
 def _by_class(entries: Sequence[Scores]) -> Table:
-    table = Table(caption="IoU in percent of each variant's best map at the fixed rule; – occurs nowhere")
+    table = Table(caption="IoU in percent of each method's best map at the fixed rule; – occurs nowhere")
     table.add_column("class")
     table.add_column("group")
     for entry in entries:

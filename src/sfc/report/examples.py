@@ -21,10 +21,10 @@ PATTERN = ("tail", "medium", "tail", "head", "tail", "medium")
 
 @dataclass(frozen=True)
 class Source:
-    """Where the CAMs of one variant lie, and what to call it.
+    """Where the CAMs of one method lie, and what to call it.
 
     Args:
-        name: of the variant.
+        name: of the method.
         folder: its CAM store.
         fusion_lambda: λ of W + λP.
         what: the map to show: `W`, `P`, or anything else for W + λP.
@@ -42,11 +42,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images of one split for a picture of examples, and what the variants made of them.
+    """Images of one split for a picture of examples, and what the methods made of them.
 
     Args:
         dataset: the images, preferably with masks.
-        sources: one a variant.
+        sources: one a method.
     """
 
     dataset: DataSet
@@ -56,7 +56,7 @@ class Gallery:
 def choose_examples(
     dataset: DataSet, counts: Sequence[int] | np.ndarray, groups: Sequence[str], folders: Sequence[Path]
 ) -> list[tuple[Record, int]]:
-    """A few images with CAMs of all variants, the same ones for the same data: mostly of rare classes.
+    """A few images with CAMs of all methods, the same ones for the same data: mostly of rare classes.
 
     Each is chosen for one class (by `PATTERN`, the rarest of a group first), among the images that show it with one or
     two others where there are any: shared features need company. Within those the choice follows a hash of the id, so
@@ -66,7 +66,7 @@ def choose_examples(
         dataset: images, preferably with masks.
         counts: training images of each class.
         groups: head, medium, tail or absent, for each class.
-        folders: CAM stores of all variants.
+        folders: CAM stores of all methods.
 
     Returns:
         Records, and the index of the class that each was chosen for.
@@ -107,7 +107,7 @@ def _preference(record: Record) -> tuple[int, str]:
 
 
 def load_example(record: Record, shown: int, sources: Sequence[Source]) -> Example:
-    """Reads an image, its mask and the CAMs of all variants.
+    """Reads an image, its mask and the CAMs of all methods.
 
     Raises:
         DataError: one of these files is missing or damaged, or their sizes differ.

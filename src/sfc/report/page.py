@@ -52,8 +52,8 @@ def write_report(
     Args:
         folder: gets the page and masks_SPLIT.png, classes_SPLIT.png and thresholds_SPLIT.png.
         title: of the page.
-        scores: of all variants and splits; none where the data set has no masks.
-        galleries: images for the examples, a picture for each split. Shown is each variant's map with the best score
+        scores: of all methods and splits; none where the data set has no masks.
+        galleries: images for the examples, a picture for each split. Shown is each method's map with the best score
             under the fixed rule, or W + λP without scores.
         counts: int [C], training images of each class; rare classes are shown first.
 
