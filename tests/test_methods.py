@@ -34,7 +34,7 @@ def changes(config: RunConfig, method: str) -> dict[str, Any]:
 
 
 def test_the_methods_are_these() -> None:
-    assert list(METHODS) == ["cam", "cam-half", "sfc", "sfc-released", "sfc-paper"]
+    assert list(METHODS) == ["cam", "cam-half", "cam-competing", "sfc", "sfc-released", "sfc-paper"]
     assert len({method.title for method in METHODS.values()}) == len(METHODS)
 
 
@@ -55,6 +55,14 @@ def test_cam_switches_off_every_part_and_nothing_else(recipe: str, half: bool) -
         **({} if half == before["classify.loss.half_size_pass"] else {"classify.loss.half_size_pass": half}),
         **({"classify.bank_draws": 0} if before["classify.bank_draws"] else {}),
     }
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_plain_cam_with_competing_prototypes_differs_from_plain_cam_in_those_alone(recipe: str) -> None:
+    config = load_config([recipe])
+    plain, competing = values(config.of_method("cam")), values(config.of_method("cam-competing"))
+    assert {name for name in plain if plain[name] != competing[name]} == {"classify.network.prototypes"}
+    assert competing["classify.network.prototypes"] == "competing"
 
 
 def test_sfc_is_what_the_settings_say() -> None:
@@ -100,7 +108,7 @@ def test_the_compact_network_has_no_weights_to_start_from() -> None:
 def test_methods_are_refused_twice_unknown_or_missing() -> None:
     with pytest.raises(ConfigError, match="methods names cam twice"):
         load_config([], ["--methods=[cam, sfc, cam]"])
-    with pytest.raises(ConfigError, match="methods must name at least one of cam, cam-half, sfc"):
+    with pytest.raises(ConfigError, match="methods must name at least one of cam, cam-half, cam-competing, sfc"):
         load_config([], ["--methods=[]"])
     with pytest.raises(ConfigError, match="methods"):
         load_config([], ["--methods=[sfx]"])

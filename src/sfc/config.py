@@ -35,8 +35,8 @@ class RunConfig:
     """A whole run.
 
     Args:
-        methods: what to train, side by side with the same data, network and epochs: `cam`, `cam-half`, `sfc`,
-            `sfc-released`, `sfc-paper`; the first is the baseline of tables and pictures.
+        methods: what to train, side by side with the same data, network and epochs: `cam`, `cam-half`,
+            `cam-competing`, `sfc`, `sfc-released`, `sfc-paper`; the first is the baseline of tables and pictures.
         seed: of weights, order, augmentation and bank of every training; 10 in the released code.
     """
 

@@ -41,6 +41,11 @@ def _plain(config: ClassifyConfig) -> ClassifyConfig:
     return replace(config, network=network, loss=loss, bank_draws=0)
 
 
+def _plain_competing(config: ClassifyConfig) -> ClassifyConfig:
+    plain = _plain(config)
+    return replace(plain, network=replace(plain.network, prototypes="competing"))
+
+
 def _plain_half_size(config: ClassifyConfig) -> ClassifyConfig:
     plain = _plain(config)
     return replace(plain, loss=replace(plain.loss, half_size_pass=True))
@@ -75,6 +80,9 @@ METHODS: dict[str, Method] = {
     "cam": Method("plain CAM", "class activation maps of a classifier, every part of SFC off", _plain),
     "cam-half": Method(
         "plain CAM, half size too", "plain CAM that also classifies every image at half its size", _plain_half_size
+    ),
+    "cam-competing": Method(
+        "plain CAM, competing prototypes", "plain CAM, trained alike; prototype CAMs by competition", _plain_competing
     ),
     "sfc": Method("SFC", "shared feature calibration as the settings say", lambda config: config),
     "sfc-released": Method("SFC, released", "the arithmetic of the authors' released code", _released, "released"),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from sfc.config import RunConfig
+    from sfc.data.readers.splits import Data
     from sfc.evaluate.scores import Scores
 
 STAGES: tuple[Stage, ...] = (CLASSIFY, LOCALIZE, REFINE, SEGMENT, EVALUATE)
@@ -36,13 +37,16 @@ FOLDER_FORMAT = 2
 """Of run folders; those of another one are refused."""
 
 
-def run(config: RunConfig, root: Path, stages: Sequence[str] = EVERYTHING) -> list[Scores]:
+def run(
+    config: RunConfig, root: Path, stages: Sequence[str] = EVERYTHING, *, only_scored: bool = False
+) -> list[Scores]:
     """Goes through the stages, skipping what is done.
 
     Args:
         config: all settings.
         root: the run folder; a stopped run goes on where it was.
         stages: which of `EVERYTHING`.
+        only_scored: of the training images, only those with masks get CAMs and masks: enough for the scores of both.
 
     Returns:
         Scores of each method and split; empty without evaluation, and on processes other than the first.
@@ -63,7 +67,10 @@ def run(config: RunConfig, root: Path, stages: Sequence[str] = EVERYTHING) -> li
             refuse_changed_settings(job, chosen)
         fabric.barrier()
         with _earlier_settings_kept(folder):
-            return _walk(fabric, config, folder, jobs, chosen, draw=REPORT in stages)
+            data = _read(fabric, config, folder)
+            for job in jobs:
+                job.data = data.only_scored() if only_scored else data
+            return _walk(fabric, folder, jobs, chosen, draw=REPORT in stages)
 
 
 def jobs_of(fabric: Fabric, config: RunConfig, folder: RunFolder) -> list[Job]:
@@ -78,11 +85,9 @@ def jobs_of(fabric: Fabric, config: RunConfig, folder: RunFolder) -> list[Job]:
     return jobs
 
 
-def _walk(
-    fabric: Fabric, config: RunConfig, folder: RunFolder, jobs: Sequence[Job], stages: Sequence[Stage], draw: bool
-) -> list[Scores]:
+def _read(fabric: Fabric, config: RunConfig, folder: RunFolder) -> Data:
+    """The data; one process makes what a reader makes itself before the others look."""
     from sfc.data.readers.splits import read_data
-    from sfc.evaluate.scores import read_scores
 
     if fabric.is_global_zero:
         data = read_data(config.data, folder.own_data, config.seed)
@@ -90,8 +95,13 @@ def _walk(
     fabric.barrier()
     if not fabric.is_global_zero:
         data = read_data(config.data, folder.own_data, config.seed)
+    return data
+
+
+def _walk(fabric: Fabric, folder: RunFolder, jobs: Sequence[Job], stages: Sequence[Stage], draw: bool) -> list[Scores]:
+    from sfc.evaluate.scores import read_scores
+
     for job in jobs:
-        job.data = data
         for stage in stages:
             drive(job, stage)
         job.kept.clear()  # a loaded network is of no use to the next method

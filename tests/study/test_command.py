@@ -67,6 +67,39 @@ def test_a_second_call_trains_nothing_and_says_the_same(
     assert "W + P" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("until", "refine", "mapped"), [("localize", "crf", 3), ("refine", "crf", 3), ("refine", "irn", 12)]
+)
+def test_only_scored_images_get_maps_where_those_suffice(
+    until: str, refine: str, mapped: int, recipe: Path, squares: Path, tmp_path: Path
+) -> None:
+    few = tmp_path / "few.csv"
+    few.write_text("".join((squares / "train_with_masks.csv").read_text().splitlines(keepends=True)[:4]))
+    arguments = ["study", "--config", str(recipe), "--methods", "cam", "--seeds", "1", "--until", until]
+    arguments += ["--data.train_masks", str(few), "--refine.method", refine, "--run", str(tmp_path / "study")]
+    assert main(arguments) == 0
+    system = RunFolder(tmp_path / "study" / "0-cam").system("cam")
+    assert len(list(system.cams("train").rglob("*.cam"))) == mapped
+    assert len(list(system.cams("val").rglob("*.cam"))) == 6
+    content = json.loads((tmp_path / "study" / "study.json").read_text())
+    assert "3 scored images of train" in content["facts"]["data"]
+    if until == "refine":
+        assert len(list(system.masks(refine).rglob("*.png"))) == mapped
+
+
+def test_a_study_that_goes_further_makes_the_other_maps(recipe: Path, squares: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few.csv"
+    few.write_text("".join((squares / "train_with_masks.csv").read_text().splitlines(keepends=True)[:4]))
+    arguments = ["study", "--config", str(recipe), "--methods", "cam", "--seeds", "1", "--run", str(tmp_path / "study")]
+    arguments += ["--data.train_masks", str(few)]
+    assert main([*arguments, "--until", "refine"]) == 0
+    trained = snapshot(tmp_path, "*.pt")
+    assert main([*arguments, "--until", "segment"]) == 0
+    system = RunFolder(tmp_path / "study" / "0-cam").system("cam")
+    assert len(list(system.cams("train").rglob("*.cam"))) == 12
+    assert trained.items() <= snapshot(tmp_path, "*.pt").items()
+
+
 def test_a_trial_that_fails_is_named(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["study", "--config", str(recipe), "--methods", "cam", "--seeds", "1", "--run", str(tmp_path / "study")]
     assert main([*arguments, "--data.root", str(tmp_path / "nowhere")]) == 2
@@ -75,7 +108,9 @@ def test_a_trial_that_fails_is_named(recipe: Path, tmp_path: Path, capsys: pytes
 
 def test_a_data_folder_needs_no_recipe(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr("sfc.study.command.run_trials", lambda trials, settings, *_: seen.append((trials, settings)))
+    monkeypatch.setattr(
+        "sfc.study.command.run_trials", lambda trials, settings, *_, **__: seen.append((trials, settings))
+    )
     monkeypatch.setattr("sfc.study.command.rows_of", lambda _: [])
     monkeypatch.setattr("sfc.study.trials.Trial.scores", lambda _: [])
     monkeypatch.chdir(tmp_path)

@@ -51,7 +51,7 @@ def _masks(job: Job, method: str) -> Artifact:
 def _missing_mask(job: Job, method: str) -> Path | None:
     from sfc.data.images import mask_path
 
-    return each_missing(mask_path(job.folder.masks(method), record.id) for record in job.data.train.records)
+    return each_missing(mask_path(job.folder.masks(method), record.id) for record in job.data.split("train").records)
 
 
 def _writes(job: Job) -> list[str]:
@@ -104,7 +104,8 @@ def _write_masks(job: Job, work: RefineJob, method: str) -> None:
 
     folder, cams = job.folder.masks(method), job.folder.cams("train")
     claim(job, masks_name(method))
-    todo = unfinished(job.fabric, job.data.train.records, lambda record: mask_path(folder, record.id).exists())
+    records = job.data.split("train").records
+    todo = unfinished(job.fabric, records, lambda record: mask_path(folder, record.id).exists())
     if not todo:
         return
     make = REFINERS[method].start(work)

@@ -15,6 +15,7 @@ from sfc.data.readers.detect import detect
 from sfc.errors import ConfigError, SFCError
 from sfc.methods import METHODS
 from sfc.pipeline import STAGES
+from sfc.refine.methods import REFINERS
 from sfc.run.files import write_json
 from sfc.run.provenance import versions
 from sfc.settings.read import load_settings, options_of, parse, write_settings
@@ -54,7 +55,7 @@ def study_command(parser: ArgumentParser, arguments: list[str]) -> int:
     write_settings(settings, config)
     stages = [stage.name for stage in STAGES]
     chosen = [*stages[: stages.index(options.until) + 1], "evaluate"]
-    run_trials(trials, settings, chosen, options.processes)
+    run_trials(trials, settings, chosen, options.processes, only_scored=_masks_suffice(options.until, config))
     scores = {
         method: {trial.seed: trial.scores() for trial in trials if trial.method == method} for method in config.methods
     }
@@ -77,3 +78,8 @@ def study_command(parser: ArgumentParser, arguments: list[str]) -> int:
     page = write_page(folder, title, facts, rows, config.methods)
     print(f"\nPage: {page}")  # noqa: T201
     return 0
+
+
+def _masks_suffice(until: str, config: RunConfig) -> bool:
+    """Whether images without a mask need no CAMs: nothing behind the CAMs learns from those of all images."""
+    return until == "localize" or (until == "refine" and not REFINERS[config.refine.method].after)

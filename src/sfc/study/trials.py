@@ -42,7 +42,9 @@ def trials_of(folder: Path, methods: Sequence[str], seeds: Sequence[int]) -> lis
     return [Trial(seed, method, folder / f"{seed}-{method}") for seed in seeds for method in methods]
 
 
-def run_trials(trials: Sequence[Trial], settings: Path, stages: Sequence[str], processes: int) -> None:
+def run_trials(
+    trials: Sequence[Trial], settings: Path, stages: Sequence[str], processes: int, *, only_scored: bool = False
+) -> None:
     """Runs what is not done yet; what is done stays, so the same call goes on after an interruption.
 
     Args:
@@ -50,6 +52,7 @@ def run_trials(trials: Sequence[Trial], settings: Path, stages: Sequence[str], p
         settings: file with the settings that all share.
         stages: of each.
         processes: how many trials at once; each then writes its messages to log.txt in its folder.
+        only_scored: see `sfc.pipeline.run`.
 
     Raises:
         SFCError: a trial failed; names it. Those that were at work are finished first.
@@ -57,11 +60,11 @@ def run_trials(trials: Sequence[Trial], settings: Path, stages: Sequence[str], p
     if processes == 1:
         for number, trial in enumerate(trials, start=1):
             sys.stderr.write(f"study: seed {trial.seed}, {trial.method} ({number} of {len(trials)})\n")
-            _run(trial, settings, stages, threads=0)
+            _run(trial, settings, stages, threads=0, only_scored=only_scored)
         return
     threads = max(1, (os.cpu_count() or 1) // processes)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(_run_apart, trial, settings, stages, threads): trial for trial in trials}
+        futures = {pool.submit(_run_apart, trial, settings, stages, threads, only_scored): trial for trial in trials}
         try:
             for number, future in enumerate(as_completed(futures), start=1):
                 future.result()
@@ -72,20 +75,20 @@ def run_trials(trials: Sequence[Trial], settings: Path, stages: Sequence[str], p
             raise
 
 
-def _run_apart(trial: Trial, settings: Path, stages: Sequence[str], threads: int) -> None:
+def _run_apart(trial: Trial, settings: Path, stages: Sequence[str], threads: int, only_scored: bool) -> None:
     """A trial in a process of its own."""
     trial.folder.mkdir(parents=True, exist_ok=True)
     with (trial.folder / LOG).open("a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
-        _run(trial, settings, stages, threads)
+        _run(trial, settings, stages, threads, only_scored)
 
 
-def _run(trial: Trial, settings: Path, stages: Sequence[str], threads: int) -> None:
+def _run(trial: Trial, settings: Path, stages: Sequence[str], threads: int, only_scored: bool) -> None:
     from sfc.config import load_config
     from sfc.pipeline import run
 
     overrides = [f"--seed={trial.seed}", f'--methods=["{trial.method}"]']
     config = load_config([settings], [*overrides, *([f"--machine.threads={threads}"] if threads else [])])
     try:
-        run(config, trial.folder, stages)
+        run(config, trial.folder, stages, only_scored=only_scored)
     except SFCError as error:
         raise SFCError(f"seed {trial.seed}, {trial.method}: {error}") from error

@@ -23,21 +23,31 @@ class Data:
         train: training images with labels, masks removed: what training sees.
         scoring: training images with masks, for scores only; None without masks.
         val: validation images; None where the settings name none.
+        mapped: training images that get CAMs and masks; None: all.
     """
 
     train: DataSet
     scoring: DataSet | None
     val: DataSet | None
+    mapped: DataSet | None = None
 
     def splits(self) -> Iterator[tuple[str, DataSet]]:
         """The splits that get CAMs, by name."""
-        yield "train", self.train
+        yield "train", self.train if self.mapped is None else self.mapped
         if self.val is not None:
             yield "val", self.val
 
     def split(self, name: str) -> DataSet:
         """One of `splits`, by its name."""
         return dict(self.splits())[name]
+
+    def only_scored(self) -> Data:
+        """The same, but of the training images only those with masks get CAMs and masks; all, where none has one."""
+        if self.scoring is None:
+            return self
+        scored = {record.id for record in self.scoring.records}
+        records = tuple(record for record in self.train.records if record.id in scored)
+        return replace(self, mapped=replace(self.train, records=records))
 
     def scored(self) -> Iterator[tuple[str, DataSet]]:
         """The splits that have masks to score against."""
