@@ -127,11 +127,17 @@ def _settings(parser: ArgumentParser, arguments: list[str]) -> tuple[RunConfig, 
 
 
 def _print_run(scores: list[Scores], config: RunConfig, folder: Path) -> int:
+    from sfc.signs.verdict import read_verdict
+
     if scores:
         from sfc.evaluate.tables import print_scores
 
         print_scores(scores)
     run = RunFolder(folder)
+    for system in map(run.system, config.methods):
+        verdict = read_verdict(system.signs)
+        if verdict is not None:
+            print(f"{system.root.name}: {verdict.words}")
     if (run.report / "index.html").exists():
         print(f"\nPage and pictures: {run.report / 'index.html'}")
     for system in map(run.system, config.methods):

@@ -41,6 +41,11 @@ class SystemFolder:
         return self.root / "predictions" / source / split / way
 
     @property
+    def signs(self) -> Path:
+        """JSON with what the maps say of themselves, without masks."""
+        return self.root / "signs.json"
+
+    @property
     def scores(self) -> Path:
         """JSON with every score of this system."""
         return self.root / "scores.json"

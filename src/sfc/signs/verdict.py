@@ -1,0 +1,100 @@
+"""From the signs of a system to a sentence: are its maps sound, and if not, which classes and how."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sfc.errors import DataError
+from sfc.run.files import write_json
+from sfc.signs.system import ClassSigns
+
+FLAT_LEVEL = 0.4
+"""Level from which a class's maps are flat. Systems whose maps were good had 0.05 to 0.25 in every class, the one whose
+maps had gone flat 0.45 to 0.91 in ten of twelve (docs/signs.md)."""
+LOST = 0.5
+"""Share of photographs with an empty region from which a class is lost."""
+WORSE = 0.1
+"""Soundness by which a system must fall behind the baseline to be called worse than it."""
+MOST_NAMES = 8
+ADVICE = "see docs/signs.md"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the maps of a system say of themselves.
+
+    Attributes:
+        soundness: 1 − level − missed − doubt, each a mean over classes; ranks systems, and has no meaning beyond that.
+        flat: classes whose classifier CAMs are nearly constant.
+        lost: classes to which the fixed rule gives nothing on half of their photographs or more.
+        words: a sentence.
+        classes: the signs.
+    """
+
+    soundness: float
+    flat: tuple[str, ...]
+    lost: tuple[str, ...]
+    words: str
+    classes: tuple[ClassSigns, ...]
+
+
+def judged(signs: Sequence[ClassSigns], baseline: Verdict | None = None) -> Verdict:
+    """The verdict on a system.
+
+    Args:
+        signs: of its classes.
+        baseline: the verdict on the run's first system, on the same photographs; None for that system itself.
+    """
+    if not signs:
+        return Verdict(float("nan"), (), (), "no photograph shows a class, so nothing can be said of the maps", ())
+    soundness = 1 - sum(entry.level + entry.missed + entry.doubt for entry in signs) / len(signs)
+    flat = tuple(entry.name for entry in signs if entry.level >= FLAT_LEVEL)
+    lost = tuple(entry.name for entry in signs if entry.missed >= LOST)
+    faults = []
+    if flat:
+        faults.append(f"maps of {_names(flat)} are flat")
+    if lost:
+        faults.append(f"maps of {_names(lost)} are empty on half of their photographs")
+    if baseline is not None and soundness < baseline.soundness - WORSE:
+        faults.append(
+            f"they look worse than the baseline's (soundness {soundness:.2f} against {baseline.soundness:.2f})"
+        )
+    words = f"{'; '.join(faults)}: {ADVICE}" if faults else f"maps look sound (soundness {soundness:.2f})"
+    return Verdict(soundness, flat, lost, words, tuple(signs))
+
+
+def write_verdict(path: Path, verdict: Verdict) -> None:
+    """Writes it as JSON, atomically."""
+    write_json(path, asdict(verdict))
+
+
+def read_verdict(path: Path) -> Verdict | None:
+    """Reads what `write_verdict` wrote; None where there is nothing.
+
+    Raises:
+        DataError: damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        classes = tuple(ClassSigns(**_numbers(entry)) for entry in values.pop("classes"))
+        values = {**_numbers(values), "flat": tuple(values["flat"]), "lost": tuple(values["lost"])}
+        return Verdict(**values, classes=classes)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(path, "damaged, or not signs of this version; run `sfc check-maps` again") from error
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: float("nan") if value is None else value for name, value in values.items()}
+
+
+def _names(names: Sequence[str]) -> str:
+    """Names in a sentence; not all of them where there are many."""
+    if len(names) > MOST_NAMES:
+        return f"{', '.join(names[:MOST_NAMES])} and {len(names) - MOST_NAMES} other classes"
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
