@@ -13,6 +13,7 @@ from sfc.classify.cam import correlate_pixels, normalise_peak, prototype_cam, un
 from sfc.classify.competing import (
     BACKGROUND_SEED,
     FOREGROUND_SEED,
+    PRIOR_FLOOR,
     TEMPERATURE,
     competing_prototype_cam,
     competing_seeds,
@@ -54,8 +55,11 @@ def plain(cam: Tensor, feature: Tensor, mask: Tensor) -> np.ndarray:
         for y in range(height):
             for x in range(width):
                 f = feature[n, :, y, x].numpy()
+                prior = [float(cam[n, k, y, x] * mask[n, k, y, x]) for k in range(1, channels)]
+                prior.insert(0, 1 - max(prior))
                 scores = {
-                    k: math.exp(f @ sums[k] / np.linalg.norm(f) / np.linalg.norm(sums[k]) / TEMPERATURE)
+                    k: (prior[k] + PRIOR_FLOOR)
+                    * math.exp(f @ sums[k] / np.linalg.norm(f) / np.linalg.norm(sums[k]) / TEMPERATURE)
                     for k in range(channels)
                     if counts[k]
                 }
@@ -106,6 +110,25 @@ def toy(shared: float) -> tuple[Tensor, Tensor, Tensor]:
     cam = 0.1 + 0.9 * on_object.float() * torch.rand(12, 12, generator=random)
     cam = normalise_peak(cam[None, None])
     return torch.cat([1 - cam, cam], dim=1), feature[None], on_object
+
+
+def test_a_small_object_does_not_take_its_surroundings_along() -> None:
+    """What surrounds it is a little more like it than like the background far away; its CAM is 0 there."""
+    random = torch.Generator().manual_seed(3)
+    on_object, around = torch.zeros(2, 12, 12, dtype=torch.bool)
+    on_object[5:7, 5:7], around[3:9, 3:9] = True, True
+    around &= ~on_object
+    thing, ground = torch.randn(2, 64, generator=random)
+    share = 0.55 * around + on_object.float()
+    feature = share * thing[:, None, None] + (1 - share) * ground[:, None, None]
+    feature = unit_length(feature[None] + 0.2 * torch.randn(1, 64, 12, 12, generator=random))
+    cam = (0.9 * on_object + 0.1)[None, None] * 1.0
+    cam = torch.cat([1 - cam, cam], dim=1)
+    found = competing_prototype_cam(cam, feature, torch.ones_like(cam))[0, 1]
+    odds_by_likeness = found / (1 - found) * (0.9 + PRIOR_FLOOR) / (0.1 + PRIOR_FLOOR)  # the prior taken out again
+    assert (odds_by_likeness > 1)[around].float().mean() > 0.4
+    assert (found > 0.5)[around].float().mean() < 0.1
+    assert (found > 0.5)[on_object].all()
 
 
 def flatness(cam: Tensor) -> float:

@@ -3,7 +3,8 @@
 A prototype CAM of the paper asks of each class alone how like a position is to the mean of its seeds. With features
 that share a large common part every position is like every prototype, and the map is broad. Here each position is given
 to the prototypes of the image's classes **and of its background** by a softmax over likenesses, so that what all of
-them share cancels.
+them share cancels. The CAM itself is the prior of that softmax: without it a small object takes along what surrounds
+it, whose features are still more like the object's than like those of the background far away.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ FOREGROUND_SEED, BACKGROUND_SEED = 0.5, 0.2
 other."""
 TEMPERATURE = 0.1
 """Of the softmax over cosines; between 0.07 and 0.2 it made no difference (docs/log.md)."""
+PRIOR_FLOOR = 0.05
+"""Added to the CAM where it is the prior, so that likeness can still win where the CAM is 0."""
 NEVER = -1e4
 
 
@@ -50,8 +53,18 @@ def competing_seeds(cam: Tensor, valid_mask: Tensor) -> Tensor:
     return torch.cat([background, strongest], dim=1) * valid_mask
 
 
+def log_prior(cam: Tensor, valid_mask: Tensor) -> Tensor:
+    """Logarithm of how likely each channel is at each position before its features are looked at; [N, K, h, w].
+
+    For a class its CAM, for the background what the strongest class that the image shows leaves, each + 0.05.
+    """
+    foreground = cam[:, 1:] * valid_mask[:, 1:]
+    background = 1 - foreground.amax(dim=1, keepdim=True)
+    return torch.log(torch.cat([background, foreground], dim=1) + PRIOR_FLOOR)
+
+
 def competing_prototype_cam(cam: Tensor, feature: Tensor, valid_mask: Tensor) -> Tensor:
-    """Prototype CAM by competition of the prototypes of an image.
+    """Prototype CAM by competition of the prototypes of an image: softmax over K of cosine / temperature + log prior.
 
     Args:
         cam: float [N, K, h, w], background first, foreground peak-normalised.
@@ -76,5 +89,6 @@ def competing_prototype_cam(cam: Tensor, feature: Tensor, valid_mask: Tensor) ->
         prototype = F.normalize(torch.bmm(seed, flat.transpose(1, 2)), dim=2)
         likeness = torch.bmm(prototype, F.normalize(flat, dim=1)) / TEMPERATURE
         competes = seed.sum(dim=2, keepdim=True) > 0
-        share = likeness.masked_fill(~competes, NEVER).softmax(dim=1) * competes
+        share = (likeness + log_prior(cam, valid_mask).flatten(2)).masked_fill(~competes, NEVER).softmax(dim=1)
+        share = share * competes
         return share.view(cam.shape) * valid_mask
