@@ -87,6 +87,16 @@ def test_only_scored_images_get_maps_where_those_suffice(
         assert len(list(system.masks(refine).rglob("*.png"))) == mapped
 
 
+def test_without_masks_of_training_images_the_validation_images_alone_get_maps(recipe: Path, tmp_path: Path) -> None:
+    arguments = ["study", "--config", str(recipe), "--methods", "cam", "--seeds", "1", "--until", "localize"]
+    assert main([*arguments, "--data.train_masks", "", "--run", str(tmp_path / "study")]) == 0
+    system = RunFolder(tmp_path / "study" / "0-cam").system("cam")
+    assert not list(system.cams("train").rglob("*.cam"))
+    assert len(list(system.cams("val").rglob("*.cam"))) == 6
+    rows = json.loads((tmp_path / "study" / "study.json").read_text())["rows"]
+    assert {row["split"] for row in rows} == {"val"}
+
+
 def test_a_study_that_goes_further_makes_the_other_maps(recipe: Path, squares: Path, tmp_path: Path) -> None:
     few = tmp_path / "few.csv"
     few.write_text("".join((squares / "train_with_masks.csv").read_text().splitlines(keepends=True)[:4]))

@@ -42,10 +42,8 @@ class Data:
         return dict(self.splits())[name]
 
     def only_scored(self) -> Data:
-        """The same, but of the training images only those with masks get CAMs and masks; all, where none has one."""
-        if self.scoring is None:
-            return self
-        scored = {record.id for record in self.scoring.records}
+        """The same, but of the training images only those with a mask to score against get CAMs and masks."""
+        scored = {record.id for record in self.scoring.records} if self.scoring is not None else set()
         records = tuple(record for record in self.train.records if record.id in scored)
         return replace(self, mapped=replace(self.train, records=records))
 
