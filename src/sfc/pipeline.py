@@ -21,7 +21,7 @@ from sfc.run.folder import RunFolder
 from sfc.run.lock import only_command
 from sfc.run.provenance import versions
 from sfc.segment.stage import SEGMENT
-from sfc.signs.stage import CHECK_MAPS
+from sfc.signs.stage import JUDGE
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sfc.data.readers.splits import Data
     from sfc.evaluate.scores import Scores
 
-STAGES: tuple[Stage, ...] = (CLASSIFY, LOCALIZE, CHECK_MAPS, REFINE, SEGMENT, EVALUATE)
+STAGES: tuple[Stage, ...] = (CLASSIFY, LOCALIZE, JUDGE, REFINE, SEGMENT, EVALUATE)
 """In order; each runs for every method."""
 REPORT = "report"
 EVERYTHING = (*(stage.name for stage in STAGES), REPORT)

@@ -1,4 +1,4 @@
-"""`sfc check-maps`, end to end on the squares."""
+"""`sfc judge`, end to end on the squares."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_it_says_what_the_maps_are_like_and_writes_the_signs(
 ) -> None:
     for method, level in (("cam", 0.0), ("sfc", 0.8)):
         remake(RunFolder(finished).system(method), level)
-    assert main(["check-maps", "--run", str(finished)]) == 0
+    assert main(["judge", "--run", str(finished)]) == 0
     said = capsys.readouterr()
     assert "cam: maps look sound" in said.out
     assert "sfc: maps of red, green and blue are flat; they look worse than the baseline's" in said.out
@@ -48,7 +48,7 @@ def test_it_says_what_the_maps_are_like_and_writes_the_signs(
 
 def test_a_later_command_repeats_the_verdict(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     remake(RunFolder(finished).system("cam"), 0.9)
-    assert main(["check-maps", "--run", str(finished)]) == 0
+    assert main(["judge", "--run", str(finished)]) == 0
     capsys.readouterr()
     assert main(["evaluate", "--run", str(finished)]) == 0
     assert "cam: maps of red, green and blue are flat" in capsys.readouterr().out
@@ -56,15 +56,15 @@ def test_a_later_command_repeats_the_verdict(finished: Path, capsys: pytest.Capt
 
 def test_without_maps_it_refuses(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(RunFolder(finished).system("cam").cams("train"))
-    assert main(["check-maps", "--run", str(finished)]) == 2
+    assert main(["judge", "--run", str(finished)]) == 2
     assert "run `sfc localize` first" in capsys.readouterr().err
 
 
 def test_damaged_signs_of_the_baseline_are_named(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     system = RunFolder(finished).system("cam")
     system.signs.write_text("{")
-    assert main(["check-maps", "--run", str(finished), "--methods", "cam", "sfc"]) == 0  # made anew
+    assert main(["judge", "--run", str(finished), "--methods", "cam", "sfc"]) == 0  # made anew
     json.loads(system.signs.read_text())
     system.signs.write_text("{")
     assert main(["report", "--run", str(finished)]) == 2
-    assert "run `sfc check-maps` again" in capsys.readouterr().err
+    assert "run `sfc judge` again" in capsys.readouterr().err

@@ -112,5 +112,5 @@ def test_a_verdict_survives_its_file(tmp_path: Path) -> None:
     assert math.isnan(again.classes[0].spread)
     for text in ("{}", "[1]", "{", '{"classes": 3}'):
         (tmp_path / "signs.json").write_text(text)
-        with pytest.raises(DataError, match="check-maps"):
+        with pytest.raises(DataError, match="judge"):
             read_verdict(tmp_path / "signs.json")

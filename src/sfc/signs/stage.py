@@ -1,4 +1,4 @@
-"""`sfc check-maps`: are the CAMs of a run sound? From tags, photographs and maps alone."""
+"""`sfc judge`: are the CAMs of a run sound? From tags, photographs and maps alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sfc.signs.verdict import Verdict
 
 
-def _check_maps(job: Job) -> None:
+def _judge(job: Job) -> None:
     """Looks at enough photographs of every class, and says what it saw; only the first process works."""
     if not job.fabric.is_global_zero:
         return
@@ -34,10 +34,10 @@ def _check_maps(job: Job) -> None:
     sys.stderr.write(f"{job.title}: {verdict.words}\n")
 
 
-CHECK_MAPS = Stage(
-    name="check-maps",
-    text="judge the CAMs of a run without masks",
+JUDGE = Stage(
+    name="judge",
+    text="are the CAMs of a run sound? from tags and maps alone",
     sections=(),
     reads=lambda _: ("cams/train",),
-    work=_check_maps,
+    work=_judge,
 )

@@ -86,7 +86,7 @@ def read_verdict(path: Path) -> Verdict | None:
         values = {**_numbers(values), "flat": tuple(values["flat"]), "lost": tuple(values["lost"])}
         return Verdict(**values, classes=classes)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(path, "damaged, or not signs of this version; run `sfc check-maps` again") from error
+        raise DataError(path, "damaged, or not signs of this version; run `sfc judge` again") from error
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, Any]:
