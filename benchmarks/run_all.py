@@ -15,6 +15,8 @@ from measure import Figure
 
 HERE = Path(__file__).parent
 HELPERS = {"measure.py", "yardstick.py", "run_all.py"}
+NEED_RUNS = {"signs.py"}
+"""They look at finished runs, which they take as arguments."""
 
 
 def run(script: Path) -> tuple[list[Figure], bool]:
@@ -32,7 +34,7 @@ def run(script: Path) -> tuple[list[Figure], bool]:
 
 
 def main() -> int:
-    scripts = {path.stem: path for path in sorted(HERE.glob("*.py")) if path.name not in HELPERS}
+    scripts = {path.stem: path for path in sorted(HERE.glob("*.py")) if path.name not in HELPERS | NEED_RUNS}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"which to run (default: all): {', '.join(scripts)}")
     names = parser.parse_args().names or list(scripts)
