@@ -19,6 +19,8 @@ from sfc.evaluate.scores import MaskScore, Scores
 from sfc.localize.store import cam_path, save_cams
 from sfc.report.examples import Gallery, Source
 from sfc.report.page import write_report
+from sfc.signs.system import ClassSigns
+from sfc.signs.verdict import judged
 
 CLASSES = ("car & van", "<tree>", "$5 note$", "自転車", "bus_stop")
 COUNTS = np.array([40, 20, 9, 3, 0])
@@ -152,6 +154,21 @@ def test_data_without_masks_gets_pictures_and_no_scores(tmp_path: Path) -> None:
     assert len(embedded(page)) == 1
     assert "no masks" in page
     assert "mIoU" not in page
+
+
+def test_what_the_maps_say_of_themselves_stands_on_the_page(
+    tmp_path: Path, run: tuple[DataSet, list[Scores], list[Source]]
+) -> None:
+    dataset, _, sources = run
+    signs = [
+        ClassSigns(name, 12, level=level, coverage=0.3, spread=0.5, missed=0.0, agreement=0.6, doubt=0.1, edges=1.25)
+        for name, level in (("car & van", 0.2), ("<tree>", 0.87))
+    ]
+    gallery = [Gallery(dataset, sources)]
+    page = write_report(tmp_path / "report", "SFC", [], gallery, COUNTS, {"SFC & more": judged(signs)}).read_text()
+    assert "<p>SFC &amp; more: maps of &lt;tree&gt; are flat: see docs/signs.md.</p>" in page
+    assert re.search(r"<td class=\"name\">&lt;tree&gt;</td><td>12</td><td>0\.87</td>", page)
+    assert "Signs of the maps" not in write_report(tmp_path / "other", "SFC", [], gallery, COUNTS).read_text()
 
 
 def test_no_cams_no_examples(tmp_path: Path, run: tuple[DataSet, list[Scores], list[Source]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -20,6 +20,7 @@ from sfc.report.examples import Gallery, Source, choose_examples, load_example
 from sfc.report.grid import examples_figure
 from sfc.report.plots import class_order, classes_figure, thresholds_figure
 from sfc.run.files import atomic_write
+from sfc.signs.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def write_report(
     scores: Sequence[Scores],
     galleries: Sequence[Gallery],
     counts: Sequence[int] | np.ndarray,
+    verdicts: Mapping[str, Verdict] | None = None,
 ) -> Path:
     """Writes index.html, which contains its pictures, and the pictures as PNG files beside it.
 
@@ -56,6 +58,7 @@ def write_report(
         galleries: images for the examples, a picture for each split. Shown is each method's map with the best score
             under the fixed rule, or W + λP without scores.
         counts: int [C], training images of each class; rare classes are shown first.
+        verdicts: what the maps of a method say of themselves, by its name; of those that were looked at.
 
     Returns:
         The page.
@@ -97,6 +100,7 @@ def write_report(
         title=title,
         sections=sections,
         examples=[picture for picture in pictures if picture is not None],
+        verdicts=verdicts or {},
         colours=[run_colour(i) for i in range(max(len(gallery.sources) for gallery in galleries))],
     )
     path = folder / "index.html"

@@ -26,13 +26,16 @@ def report(jobs: Sequence[Job], folder: RunFolder) -> None:
     from sfc.evaluate.scores import read_scores
     from sfc.report.examples import Gallery
     from sfc.report.page import write_report
+    from sfc.signs.verdict import read_verdict
 
     data = jobs[0].data
     scores = [entry for job in jobs for entry in read_scores(job.folder.scores)]
     splits = list(data.scored()) or [("train", data.train)]
     galleries = [Gallery(dataset, [_source(job, split) for job in jobs]) for split, dataset in splits]
     title = f"{', '.join(job.title for job in jobs)} on {data.train.name}"
-    write_report(folder.report, title, scores, galleries, data.train.class_counts())
+    seen = {job.title: read_verdict(job.folder.signs) for job in jobs}
+    verdicts = {name: verdict for name, verdict in seen.items() if verdict is not None}
+    write_report(folder.report, title, scores, galleries, data.train.class_counts(), verdicts)
 
 
 def _source(job: Job, split: str) -> Source:
