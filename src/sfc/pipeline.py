@@ -71,6 +71,8 @@ def run(
             data = _read(fabric, config, folder)
             for job in jobs:
                 job.data = data.only_scored() if only_scored else data
+                for stage in chosen:
+                    stage.check(job)
             return _walk(fabric, folder, jobs, chosen, draw=REPORT in stages)
 
 

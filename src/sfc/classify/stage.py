@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sfc.data.records import input_hash
 from sfc.engine.stage import Artifact, Job, Stage, finish_training
 from sfc.settings.read import plain_values
+from sfc.settings.shared import NONE, weight_options
 
 if TYPE_CHECKING:
     from sfc.classify.network import SFCNetwork
@@ -57,6 +58,17 @@ def _classify(job: Job) -> None:
     finish_training(job, CLASSIFY_NAME, {"checkpoint": checkpoint_choice(config.classify, job.folder.classify)})
 
 
+def _check(job: Job) -> None:
+    """The weights that training starts from are there and fit."""
+    from sfc.networks.backbone import Backbone
+    from sfc.networks.failures import naming_settings
+
+    network = job.config.classify.network
+    if network.weights != NONE and job.finished(CLASSIFY_NAME) is None:
+        with naming_settings("classify"):
+            Backbone(network.backbone, **weight_options(network.weights))
+
+
 def trained_classifier(job: Job) -> SFCNetwork:
     """The classifier of a system, in evaluation mode; loaded once."""
     from sfc.classify.train import load_classifier
@@ -75,4 +87,5 @@ CLASSIFY = Stage(
     artifacts=_artifacts,
     writes=lambda _: (CLASSIFY_NAME,),
     work=_classify,
+    check=_check,
 )

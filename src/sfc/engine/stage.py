@@ -151,6 +151,7 @@ class Stage:
         artifacts: all that it may make for a system.
         reads: names of the artifacts that it needs.
         writes: names of those that it makes now; none: it only reads, and its own result is made anew every time.
+        check: looks, before any stage works, whether what this one needs from outside can be had; raises if not.
     """
 
     name: str
@@ -160,6 +161,7 @@ class Stage:
     artifacts: Callable[[Job], Sequence[Artifact]] = lambda _: ()
     reads: Callable[[Job], Sequence[str]] = lambda _: ()
     writes: Callable[[Job], Sequence[str]] = lambda _: ()
+    check: Callable[[Job], None] = lambda _: None
 
 
 def register(job: Job, stages: Sequence[Stage]) -> None:

@@ -126,7 +126,7 @@ def _published(name: str, options: dict[str, Any]) -> nn.Module:
     _create(name, options)  # what the model cannot do is not a fault of its weights
     published = timm.get_pretrained_cfg(name)
     if published is None or not (published.hf_hub_id or published.url):
-        raise CheckpointError(f"{name}: timm publishes no weights of this network (network.pretrained)")
+        raise CheckpointError(f"{name}: timm publishes no weights of this network")
     wanted = f"model.safetensors of {published.hf_hub_id} from the hub" if published.hf_hub_id else f"{published.url}"
     return cached_or_fetched(lambda: _create(name, options, pretrained=True), name, wanted)
 
@@ -159,7 +159,7 @@ def cached_or_fetched(create: Callable[[], nn.Module], name: str, wanted: str) -
             failure, reason = error, sentence(error)
     raise CheckpointError(
         f"{name}: its published weights are not in the cache and cannot be fetched ({reason}): on a machine with a "
-        f"network download {wanted}, and set network.weights to its path"
+        f"network download {wanted}, and name that file instead"
     ) from failure
 
 

