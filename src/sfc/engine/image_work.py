@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 
 from sfc.data.records import Record
-from sfc.engine.progress import progress_bar
+from sfc.engine.progress import StageProgress
 from sfc.errors import DataError, SFCError
 
 MOST_AT_ONCE = 8
@@ -67,7 +67,7 @@ def work_through(
     large = [record for record in share if is_large(record)] if is_large else []
     apart = {record.id for record in large}
     failures = _Failures()
-    with progress_bar() as bar:
+    with StageProgress() as bar:
         task = bar.add_task(title, total=len(share), note="", visible=fabric.is_global_zero and len(share) > 0)
 
         def done() -> None:

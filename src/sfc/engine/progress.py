@@ -1,19 +1,66 @@
-"""The progress bar of every stage."""
+"""The progress of every stage: a live bar on a terminal, a line now and then where there is none."""
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+SECONDS = 30
+"""Between two lines where there is no terminal."""
 
 
-def progress_bar(unit: str = "") -> Progress:
-    """The progress bar of every stage, on stderr; a plain closing line where there is no terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn(unit + "{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
+class StageProgress(Progress):
+    """A bar; in a file or a pipe, which cannot show one, a plain line every 30 seconds.
+
+    Args:
+        unit: of the speed that a task's `note` gives.
+    """
+
+    def __init__(self, unit: str = "") -> None:
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn(unit + "{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self.unit = unit
+        self._said = time.monotonic()
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """As rich's; says how far the task is where no bar can."""
+        super().update(task_id, **changes)
+        if self.console.is_terminal or time.monotonic() - self._said < SECONDS:
+            return
+        with self._lock:
+            self._said = time.monotonic()
+            task = self._tasks[task_id]
+        if task.visible and not task.finished:
+            self.console.print(self._line(task), markup=False, highlight=False, soft_wrap=True)
+
+    def _line(self, task: Task) -> str:
+        words = f"{task.description}: {task.completed:.0f} of {task.total or 0:.0f}"
+        note = f"{self.unit}{task.fields.get('note', '')}".strip()
+        return f"{words}{f', {note}' if note else ''}, {_clock(task.elapsed)} gone, {_clock(task.time_remaining)} left"
+
+
+def _clock(seconds: float | None) -> str:
+    """Hours, minutes and seconds; a question mark for what is not known yet."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

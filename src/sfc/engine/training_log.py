@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from sfc.engine.progress import progress_bar
+from sfc.engine.progress import StageProgress
 from sfc.errors import SFCError
 from sfc.run.files import atomic_write
 
@@ -45,7 +45,7 @@ class TrainingLog:
             self._drop_rows()
             self.thread_hook, threading.excepthook = threading.excepthook, self._thread_failed
             self.events = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=self.first)
-            self.bar = progress_bar()
+            self.bar = StageProgress()
             self.bar.start()
             self.task = self.bar.add_task(self.title, total=self.steps, completed=self.first, note="")
         return self

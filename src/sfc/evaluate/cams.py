@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sfc.data.records import DataSet, Record
-from sfc.engine.progress import progress_bar
+from sfc.engine.progress import StageProgress
 from sfc.errors import DataError, SFCError
 from sfc.evaluate.scores import MaskScore, Score, Scores, fused_name
 from sfc.localize.store import cam_path, load_cams
@@ -50,7 +50,7 @@ def evaluate_cams(
     if not found:
         raise SFCError(f"{folder}: no CAMs of the {len(records)} images with masks in {dataset.name} {dataset.split}")
     num_classes = len(dataset.classes) + 1
-    with progress_bar() as bar, ThreadPoolExecutor(SHARDS) as pool:
+    with StageProgress() as bar, ThreadPoolExecutor(SHARDS) as pool:
         task = bar.add_task(f"{run}: scores of {dataset.split}", total=len(found), note="")
 
         def count(shard: int) -> list[_Counts]:

@@ -15,14 +15,14 @@ def _judge(job: Job) -> None:
     """Looks at enough photographs of every class, and says what it saw; only the first process works."""
     if not job.fabric.is_global_zero:
         return
-    from sfc.engine.progress import progress_bar
+    from sfc.engine.progress import StageProgress
     from sfc.run.folder import RunFolder
     from sfc.signs.system import chosen_photographs, class_signs
     from sfc.signs.verdict import judged, read_verdict, write_verdict
 
     dataset = job.data.split("train")
     records = chosen_photographs(dataset.records, len(dataset.classes))
-    with progress_bar() as bar:
+    with StageProgress() as bar:
         task = bar.add_task(f"{job.title}: signs of the maps", total=len(records), note="")
         signs = class_signs(records, dataset.classes, job.folder.cams("train"), lambda: bar.update(task, advance=1))
     baseline: Verdict | None = None
