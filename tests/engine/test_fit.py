@@ -11,6 +11,7 @@ import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -125,6 +126,52 @@ def test_gradients_are_clipped_where_the_training_says_so(tmp_path: Path) -> Non
     # Five steps of a velocity of at most 1e-3 / (1 - 0.9) and some weight decay.
     assert weights[1e-3].norm() < 5 * 0.05 * 1e-2 + 1e-3
     assert weights[0.0].norm() > 10 * weights[1e-3].norm()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_at_any_step_it_saves_that_step_and_goes_on_bit_identical(tmp_path: Path, number: int) -> None:
+    rare = replace(CPU, checkpoint_every=1000)
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+
+    def interrupt(batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        if step == 5:
+            os.kill(os.getpid(), number)
+        return batch
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "parts", CONFIG, rare, before_step=interrupt)
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert load_checkpoint(tmp_path / "parts" / "checkpoint.pt")["step"] == 6
+    assert len((tmp_path / "parts" / "log.csv").read_text().splitlines()) == 1 + 6
+    parts, whole = train(tmp_path / "parts", CONFIG, rare), train(tmp_path / "whole", CONFIG, rare)
+    for a, b in zip(parts.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_second_interruption_does_not_wait(tmp_path: Path) -> None:
+    def interrupt(batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        return batch
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, CONFIG, replace(CPU, checkpoint_every=2), before_step=interrupt)
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 2
+
+
+def test_a_slow_training_is_saved_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = []
+    clock = [0.0]
+    monkeypatch.setattr("sfc.engine.interruption.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("sfc.engine.fit.save_checkpoint", lambda path, content: saved.append(content["step"]))
+
+    def wait(batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        clock[0] += 100
+        return batch
+
+    train(tmp_path, replace(CONFIG, epochs=2), replace(CPU, checkpoint_every=1000), before_step=wait)
+    assert saved == [4, 8, 10]
 
 
 def test_each_epoch_shows_each_image_once_and_processes_share_the_global_batch() -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
+from sfc.engine.interruption import Interruption
 from sfc.engine.optimiser import ParameterGroup, make_optimiser, schedule
 from sfc.engine.training_log import TrainingLog
 from sfc.errors import ConfigError, SFCError
@@ -138,6 +139,7 @@ def fit(
         CheckpointError: its checkpoint is damaged.
         DataError: an image cannot be read.
         SFCError: the loss is no longer a finite number.
+        KeyboardInterrupt: SIGINT or SIGTERM; what was done is saved (see `Interruption`).
     """
     _Fit(fabric, job, config, machine, folder).run(title)
 
@@ -189,7 +191,10 @@ class _Fit:
             prefetch_factor=4 if self.machine.workers else None,
         )
         objective.train()
-        with TrainingLog(self.log_folder, title, self.steps, first, active=fabric.is_global_zero) as log:
+        with (
+            TrainingLog(self.log_folder, title, self.steps, first, active=fabric.is_global_zero) as log,
+            Interruption(alone=fabric.world_size == 1) as interruption,
+        ):
             for step, batch in enumerate(loader, start=first):
                 if isinstance(batch, Exception):
                     raise batch
@@ -199,9 +204,10 @@ class _Fit:
                 if done % self.per_epoch == 0 and self.job.after_epoch is not None:
                     self.job.after_epoch(done // self.per_epoch)
                     objective.train()
-                if done % self.machine.checkpoint_every == 0 or done == self.steps:
+                if done % self.machine.checkpoint_every == 0 or done == self.steps or interruption.is_due:
                     log.flush()
                     self._save(optimiser, done)
+                    interruption.saved()
 
     def _step(self, objective: nn.Module, optimiser: Any, batch: Batch, step: int) -> dict[str, float]:
         """One optimiser step; returns the loss terms."""

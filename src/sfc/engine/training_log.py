@@ -88,7 +88,7 @@ class TrainingLog:
                     kept.append(row)
         with atomic_write(self.path) as file:
             file.write("".join(line + "\n" for line in kept).encode())
-        self.file = self.path.open("a", newline="")
+        self.file = self.path.open("a", newline="", buffering=1)  # whoever looks sees every step
         self.has_header = bool(kept)
 
     def record(self, step: int, losses: Mapping[str, float], learning_rate: float, images: int) -> None:
