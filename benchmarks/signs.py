@@ -37,32 +37,26 @@ def main() -> None:
     found = [
         entry for folder in arguments.folders for path in sorted(folder.rglob("signs.json")) for entry in read(path)
     ]
-    names, miou, values = [], [], []
-    for name, score, row in found:
-        if score >= arguments.above:
-            names.append(name)
-            miou.append(score)
-            values.append(row)
-    if len(names) < 3:
-        raise SystemExit(f"{len(names)} systems with signs and scores; at least 3 are needed")
-    print(f"{len(names)} systems, mIoU {min(miou):.1f} to {max(miou):.1f}")
-    columns = np.array(values)
-    rows = [
-        (sign, *correlation(columns[:, number], np.array(miou))) for number, sign in enumerate(["soundness", *SIGNS])
-    ]
+    kept = [(score, row) for score, row in found if score >= arguments.above]
+    if len(kept) < 3:
+        raise SystemExit(f"{len(kept)} systems with signs and scores of training images; at least 3 are needed")
+    miou, columns = np.array([score for score, _ in kept]), np.array([row for _, row in kept])
+    print(f"{len(kept)} systems, mIoU {min(miou):.1f} to {max(miou):.1f}")
+    rows = [(sign, *correlation(columns[:, number], miou)) for number, sign in enumerate(["soundness", *SIGNS])]
     print("| sign | rank correlation | 90 % |\n|---|---|---|")
     for sign, value, low, high in rows:
         print(f"| {sign} | {value:+.2f} | {low:+.2f} to {high:+.2f} |")
 
 
-def read(path: Path) -> list[tuple[str, float, list[float]]]:
-    """Name, mIoU, soundness and mean signs of a system; nothing where it was not scored."""
+def read(path: Path) -> list[tuple[float, list[float]]]:
+    """mIoU on training images, soundness and mean signs of a system; nothing where it was not scored on them."""
     system, verdict = SystemFolder(path.parent), read_verdict(path)
-    if verdict is None or not system.scores.exists() or not verdict.classes:
+    scores = read_scores(system.scores) if system.scores.exists() else []
+    maps = [entry.scores[-1] for entry in scores if entry.split == "train"]
+    if not maps or not verdict.classes:
         return []
-    maps = read_scores(system.scores)[0].scores[-1]
     means = [float(np.nanmean([getattr(entry, sign) for entry in verdict.classes])) for sign in SIGNS]
-    return [(str(path.parent), maps.fixed, [verdict.soundness, *means])]
+    return [(maps[0].fixed, [verdict.soundness, *means])]
 
 
 def correlation(sign: NDArray[np.float64], miou: NDArray[np.float64]) -> tuple[float, float, float]:

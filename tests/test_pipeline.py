@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from rich.console import Console
@@ -24,7 +25,7 @@ from sfc.classify.train import train_classifier
 from sfc.config import RunConfig, load_config
 from sfc.data.readers.splits import read_data
 from sfc.engine.checkpoint import load_checkpoint
-from sfc.errors import ConfigError, SFCError
+from sfc.errors import CheckpointError, ConfigError, SFCError
 from sfc.evaluate.scores import read_scores
 from sfc.evaluate.tables import print_scores
 from sfc.pipeline import EVERYTHING, run
@@ -335,12 +336,18 @@ def test_weights_of_every_stage_are_asked_for_before_the_first_training(
     assert not list((tmp_path / "run").rglob("*.pt"))
 
 
-def test_weights_of_a_finished_training_are_not_asked_for(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("built a network on trial")
-
-    monkeypatch.setattr("sfc.networks.failures.naming_settings", refuse)
-    run(load_config([finished / "config.yaml"]), finished, ("classify", "localize", "refine", "segment", "evaluate"))
+def test_weights_of_a_training_that_has_begun_are_not_asked_for(recipe: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "resnet18.pth"
+    torch.save(timm.create_model("resnet18").state_dict(), weights)
+    overrides = ["--classify.network.backbone=resnet18", f"--classify.network.weights={weights}", "--methods=[cam]"]
+    config = load_config([recipe], [*overrides, "--classify.training.epochs=1"])
+    run(config, tmp_path / "run", ("classify",))
+    weights.unlink()
+    run(config, tmp_path / "run", ("classify", "localize", "refine"))
+    # A relation network starts from them again.
+    with pytest.raises(CheckpointError, match=r"classify\.network\.weights: .*resnet18\.pth: no such file"):
+        run(replace(config, refine=replace(config.refine, method="irn")), tmp_path / "run", ("refine",))
+    assert "method: crf" in (tmp_path / "run" / "config.yaml").read_text()  # what was refused is not kept
 
 
 def test_the_synthetic_set_through_every_stage(tmp_path: Path) -> None:

@@ -135,9 +135,8 @@ def _print_run(scores: list[Scores], config: RunConfig, folder: Path) -> int:
         print_scores(scores)
     run = RunFolder(folder)
     for system in map(run.system, config.methods):
-        verdict = read_verdict(system.signs)
-        if verdict is not None:
-            print(f"{system.root.name}: {verdict.words}")
+        if system.signs.exists():
+            print(f"{system.root.name}: {read_verdict(system.signs).words}")
     if (run.report / "index.html").exists():
         print(f"\nPage and pictures: {run.report / 'index.html'}")
     for system in map(run.system, config.methods):

@@ -73,6 +73,8 @@ def run(
                 job.data = data.only_scored() if only_scored else data
                 for stage in chosen:
                     stage.check(job)
+            if fabric.is_global_zero:
+                _write_settings(config, folder)
             return _walk(fabric, folder, jobs, chosen, draw=REPORT in stages)
 
 
@@ -94,7 +96,6 @@ def _read(fabric: Fabric, config: RunConfig, folder: RunFolder) -> Data:
 
     if fabric.is_global_zero:
         data = read_data(config.data, folder.own_data, config.seed)
-        _write_settings(config, folder)
     fabric.barrier()
     if not fabric.is_global_zero:
         data = read_data(config.data, folder.own_data, config.seed)

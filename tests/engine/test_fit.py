@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from sfc.engine.checkpoint import load_checkpoint, load_finished, save_checkpoint
 from sfc.engine.fit import StepBatches, Training, fit, steps_per_epoch
+from sfc.engine.interruption import Interruption
 from sfc.engine.optimiser import ADAMW_WARMUP, ParameterGroup, make_optimiser, schedule, warmup_steps
 from sfc.engine.processes import make_fabric
 from sfc.errors import CheckpointError, ConfigError, DataError, SFCError
@@ -148,16 +149,65 @@ def test_interrupted_at_any_step_it_saves_that_step_and_goes_on_bit_identical(tm
         assert torch.equal(a, b)
 
 
-def test_a_second_interruption_does_not_wait(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("pause", "saved"), [(0.0, 3), (2.0, 2)])
+def test_a_second_interruption_does_not_wait_unless_it_is_the_first_one_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pause: float, saved: int
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("sfc.engine.interruption.time", SimpleNamespace(monotonic=lambda: clock[0]))
+
     def interrupt(batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         if step == 2:
             os.kill(os.getpid(), signal.SIGINT)
+            clock[0] += pause
             os.kill(os.getpid(), signal.SIGINT)
         return batch
 
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, CONFIG, replace(CPU, checkpoint_every=2), before_step=interrupt)
-    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 2
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == saved
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interruption(alone=True):
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_after_the_last_step_is_not_lost() -> None:
+    with pytest.raises(KeyboardInterrupt), Interruption(alone=True):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+TRAINING = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_fit import CONFIG, CPU, train
+from dataclasses import replace
+train(Path({folder!r}), replace(CONFIG, epochs=400), replace(CPU, workers=1, checkpoint_every=10**6))
+"""
+
+
+def test_a_signal_to_the_whole_group_lets_the_workers_finish_the_step(tmp_path: Path) -> None:
+    code = TRAINING.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "run"))
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "run" / "log.csv"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and len(log.read_text().splitlines()) > 3):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert "DataLoader worker" not in said
+    step = load_checkpoint(tmp_path / "run" / "checkpoint.pt")["step"]
+    assert 3 <= step < 2000
+    assert len(log.read_text().splitlines()) == 1 + step
 
 
 def test_a_slow_training_is_saved_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

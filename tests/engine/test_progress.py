@@ -21,7 +21,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def bar_into(text: io.StringIO, *, terminal: bool, now: list[float]) -> StageProgress:
-    bar = StageProgress("images/s ")
+    bar = StageProgress()
     bar.get_time = lambda: now[0]
     bar.live.console = Console(file=text, force_terminal=terminal, width=60)
     return bar
@@ -33,10 +33,10 @@ def test_a_line_every_thirty_seconds_into_a_file(now: list[float]) -> None:
         task = bar.add_task("plain CAM: a classifier with a long name that no line may break", total=100, note="")
         for step in range(1, 91):
             now[0] += 1
-            bar.update(task, completed=step, note="7")
+            bar.update(task, completed=step, note="7 images/s")
         lines = text.getvalue().splitlines()
     assert [re.search(r": (\d+) of 100", line)[1] for line in lines] == ["30", "60", "90"]  # type: ignore[index]
-    assert lines[0].startswith("plain CAM: a classifier with a long name that no line may break: 30 of 100, images/s 7")
+    assert lines[0].startswith("plain CAM: a classifier with a long name that no line may break: 30 of 100, 7 images/s")
     assert lines[1].endswith("0:01:00 gone, 0:00:40 left")
 
 

@@ -38,7 +38,8 @@ def test_it_says_what_the_maps_are_like_and_writes_the_signs(
     assert main(["judge", "--run", str(finished)]) == 0
     said = capsys.readouterr()
     assert "cam: maps look sound" in said.out
-    assert "sfc: maps of red, green and blue are flat; they look worse than the baseline's" in said.out
+    assert "sfc: maps of red, green and blue are flat" in said.out
+    assert "they look worse than the baseline's" in said.out
     assert "SFC: maps of red" in said.err
     content = json.loads(RunFolder(finished).system("sfc").signs.read_text())
     assert content["flat"] == ["red", "green", "blue"]
@@ -52,6 +53,16 @@ def test_a_later_command_repeats_the_verdict(finished: Path, capsys: pytest.Capt
     capsys.readouterr()
     assert main(["evaluate", "--run", str(finished)]) == 0
     assert "cam: maps of red, green and blue are flat" in capsys.readouterr().out
+
+
+def test_the_verdict_goes_with_the_maps(finished: Path) -> None:
+    system = RunFolder(finished).system("cam")
+    assert main(["judge", "--run", str(finished)]) == 0
+    assert main(["localize", "--run", str(finished)]) == 0
+    assert system.signs.exists()
+    next(system.cams("train").rglob("*.cam")).unlink()
+    assert main(["localize", "--run", str(finished)]) == 0
+    assert not system.signs.exists()
 
 
 def test_without_maps_it_refuses(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

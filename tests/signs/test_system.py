@@ -68,6 +68,13 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         class_signs(records, ("dog", "cat"), tmp_path)
 
 
+def test_a_photograph_that_was_replaced_by_one_of_another_size_is_named(tmp_path: Path) -> None:
+    records = write_photographs(tmp_path, [0.0])
+    Image.new("RGB", (30, 24)).save(records[0].image)
+    with pytest.raises(DataError, match=r"0\.cam: CAMs of \(24, 24\) pixels for an image of \(24, 30\)"):
+        class_signs(records, ("dog", "cat"), tmp_path)
+
+
 def test_sound_maps() -> None:
     verdict = judged([SOUND, replace(SOUND, name="dog")])
     assert verdict.soundness == pytest.approx(0.75)
@@ -79,7 +86,8 @@ def test_flat_and_lost_classes_are_named() -> None:
     verdict = judged(classes)
     assert (verdict.flat, verdict.lost) == (("sofa", "chair"), ("chair",))
     assert verdict.words == (
-        "maps of sofa and chair are flat; maps of chair are empty on half of their photographs: see docs/signs.md"
+        "maps of sofa and chair are flat, or such things fill their photographs; "
+        "maps of chair are empty on half of their photographs: see docs/signs.md"
     )
 
 
@@ -102,13 +110,13 @@ def test_nothing_to_look_at() -> None:
 
 
 def test_a_verdict_survives_its_file(tmp_path: Path) -> None:
-    assert read_verdict(tmp_path / "signs.json") is None
+    with pytest.raises(DataError, match="run `sfc judge` first"):
+        read_verdict(tmp_path / "signs.json")
     verdict = judged([replace(SOUND, level=0.5), replace(SOUND, name="cow", missed=0.5)])
     write_verdict(tmp_path / "signs.json", verdict)
     assert read_verdict(tmp_path / "signs.json") == verdict
     write_verdict(tmp_path / "signs.json", judged([replace(SOUND, spread=float("nan"))]))
     again = read_verdict(tmp_path / "signs.json")
-    assert again is not None
     assert math.isnan(again.classes[0].spread)
     for text in ("{}", "[1]", "{", '{"classes": 3}'):
         (tmp_path / "signs.json").write_text(text)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sfc.data.records import input_hash
 from sfc.engine.stage import Artifact, Job, Stage, finish_training
+from sfc.run.folder import CHECKPOINT
 from sfc.settings.read import plain_values
 from sfc.settings.shared import NONE, weight_options
 
@@ -59,12 +60,18 @@ def _classify(job: Job) -> None:
 
 
 def _check(job: Job) -> None:
-    """The weights that training starts from are there and fit."""
+    """The weights that a training starts from, if it has not begun, are there and fit."""
+    if not (job.folder.classify / CHECKPOINT).exists():
+        check_weights(job)
+
+
+def check_weights(job: Job) -> None:
+    """Builds the classifier's backbone on trial. Raises CheckpointError, ConfigError: it cannot be had."""
     from sfc.networks.backbone import Backbone
     from sfc.networks.failures import naming_settings
 
     network = job.config.classify.network
-    if network.weights != NONE and job.finished(CLASSIFY_NAME) is None:
+    if network.weights != NONE:
         with naming_settings("classify"):
             Backbone(network.backbone, **weight_options(network.weights))
 

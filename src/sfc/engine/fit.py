@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
-from sfc.engine.interruption import Interruption
+from sfc.engine.interruption import Interruption, leave_signals_to_the_parent
 from sfc.engine.optimiser import ParameterGroup, make_optimiser, schedule
 from sfc.engine.training_log import TrainingLog
 from sfc.errors import ConfigError, SFCError
@@ -189,6 +189,7 @@ class _Fit:
             collate_fn=collate,
             pin_memory=fabric.device.type == "cuda",
             prefetch_factor=4 if self.machine.workers else None,
+            worker_init_fn=leave_signals_to_the_parent,
         )
         objective.train()
         with (

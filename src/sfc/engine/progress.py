@@ -22,39 +22,36 @@ SECONDS = 30
 
 
 class StageProgress(Progress):
-    """A bar; in a file or a pipe, which cannot show one, a plain line every 30 seconds.
+    """A bar; in a file or a pipe, which cannot show one, a plain line every 30 seconds. Tasks have a field `note`."""
 
-    Args:
-        unit: of the speed that a task's `note` gives.
-    """
-
-    def __init__(self, unit: str = "") -> None:
+    def __init__(self) -> None:
         super().__init__(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
-            TextColumn(unit + "{task.fields[note]}"),
+            TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
+            speed_estimate_period=600,  # steps may take minutes
         )
-        self.unit = unit
         self._said = time.monotonic()
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
         """As rich's; says how far the task is where no bar can."""
         super().update(task_id, **changes)
-        if self.console.is_terminal or time.monotonic() - self._said < SECONDS:
+        if self.console.is_terminal:
             return
         with self._lock:
-            self._said = time.monotonic()
             task = self._tasks[task_id]
-        if task.visible and not task.finished:
-            self.console.print(self._line(task), markup=False, highlight=False, soft_wrap=True)
+            if not task.visible or task.finished or time.monotonic() - self._said < SECONDS:
+                return
+            self._said = time.monotonic()
+        self.console.print(self._line(task), markup=False, highlight=False, soft_wrap=True)
 
     def _line(self, task: Task) -> str:
         words = f"{task.description}: {task.completed:.0f} of {task.total or 0:.0f}"
-        note = f"{self.unit}{task.fields.get('note', '')}".strip()
+        note = task.fields.get("note", "")
         return f"{words}{f', {note}' if note else ''}, {_clock(task.elapsed)} gone, {_clock(task.time_remaining)} left"
 
 

@@ -66,6 +66,8 @@ def _localize(job: Job) -> None:
             save_cams(cam_path(folder, record.id), *maps)
 
         todo = unfinished(job.fabric, records, is_finished)
+        if todo and job.fabric.is_global_zero:
+            job.folder.signs.unlink(missing_ok=True)  # of other maps than there will be
         finished = f"the CAMs of all other images are in {folder}"
         work_through(job.fabric, todo, cams, f"{job.title}: CAMs of {split}", finished)
 

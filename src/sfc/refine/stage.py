@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sfc.engine.stage import Artifact, Job, Stage, claim, each_missing
 from sfc.errors import DataError
+from sfc.run.folder import CHECKPOINT
 from sfc.settings.read import plain_values
 
 if TYPE_CHECKING:
@@ -60,6 +61,15 @@ def _writes(job: Job) -> list[str]:
     method = job.config.refine.method
     after = REFINERS[method].after
     return [masks_name(name) for name in (after, method) if name]
+
+
+def _check(job: Job) -> None:
+    """A relation network starts from the classifier's weights, as they were before its training."""
+    from sfc.classify.stage import check_weights
+    from sfc.refine.methods import REFINERS
+
+    if REFINERS[job.config.refine.method].after and not (job.folder.relation / CHECKPOINT).exists():
+        check_weights(job)
 
 
 def _refine(job: Job) -> None:
@@ -134,4 +144,5 @@ REFINE = Stage(
     artifacts=_artifacts,
     writes=_writes,
     work=_refine,
+    check=_check,
 )

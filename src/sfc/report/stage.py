@@ -33,8 +33,7 @@ def report(jobs: Sequence[Job], folder: RunFolder) -> None:
     splits = list(data.scored()) or [("train", data.train)]
     galleries = [Gallery(dataset, [_source(job, split) for job in jobs]) for split, dataset in splits]
     title = f"{', '.join(job.title for job in jobs)} on {data.train.name}"
-    seen = {job.title: read_verdict(job.folder.signs) for job in jobs}
-    verdicts = {name: verdict for name, verdict in seen.items() if verdict is not None}
+    verdicts = {job.title: read_verdict(job.folder.signs) for job in jobs if job.folder.signs.exists()}
     write_report(folder.report, title, scores, galleries, data.train.class_counts(), verdicts)
 
 

@@ -95,13 +95,13 @@ def _truth(job: Job) -> DataSet:
 
 
 def _check(job: Job) -> None:
-    """The weights that training starts from are there and fit."""
+    """The weights that a training starts from, if it has not begun, are there and fit."""
     from sfc.networks.failures import naming_settings
     from sfc.segment.networks import build_segmenter
 
     network = job.config.segment.network
-    is_trained = job.finished(segmenter_name(source_of(job.config))) is not None
-    if not is_trained and network.weights != NONE and network.backbone != FROM_CLASSIFIER:
+    has_begun = (job.path(segmenter_name(source_of(job.config))) / CHECKPOINT).exists()
+    if not has_begun and network.weights != NONE and network.backbone != FROM_CLASSIFIER:
         with naming_settings("segment"):
             build_segmenter(network, len(job.data.train.classes) + 1)
 

@@ -27,7 +27,7 @@ def _judge(job: Job) -> None:
         signs = class_signs(records, dataset.classes, job.folder.cams("train"), lambda: bar.update(task, advance=1))
     baseline: Verdict | None = None
     first = RunFolder(job.folder.root.parent).system(job.config.methods[0])
-    if first != job.folder:
+    if first != job.folder and first.signs.exists():
         baseline = read_verdict(first.signs)
     verdict = judged(signs, baseline)
     write_verdict(job.folder.signs, verdict)

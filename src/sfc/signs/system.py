@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sfc.data.images import read_image
 from sfc.data.records import Record
+from sfc.errors import DataError
 from sfc.localize.store import cam_path, load_cams
 from sfc.signs.photograph import PhotoSigns, photo_signs
 
@@ -82,6 +83,9 @@ def class_signs(
 ) -> list[ClassSigns]:
     """Signs of stored CAMs by class, several photographs at a time.
 
+    A photograph counts for the classes that it has CAMs of: where the classifier's own labels were used, a class that
+    it overlooks counts nowhere.
+
     Args:
         records: photographs whose CAMs are in the folder.
         classes: names of the foreground classes.
@@ -92,12 +96,15 @@ def class_signs(
         One for each class that some photograph shows, in class order.
 
     Raises:
-        DataError: a CAM file or a photograph is damaged.
+        DataError: a CAM file or a photograph is damaged, or their sizes differ.
     """
 
     def look(record: Record) -> tuple[NDArray[np.int64], PhotoSigns] | None:
-        keys, weight, prototype = load_cams(cam_path(folder, record.id))
-        signs = photo_signs(read_image(record.image), weight, prototype) if len(keys) > 1 else None
+        path = cam_path(folder, record.id)
+        (keys, weight, prototype), image = load_cams(path), read_image(record.image)
+        if weight.shape[1:] != image.shape[:2]:
+            raise DataError(path, f"CAMs of {weight.shape[1:]} pixels for an image of {image.shape[:2]}")
+        signs = photo_signs(image, weight, prototype) if len(keys) > 1 else None
         done()
         return None if signs is None else (keys[1:] - 1, signs)
 

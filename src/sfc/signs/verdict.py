@@ -13,12 +13,13 @@ from sfc.run.files import write_json
 from sfc.signs.system import ClassSigns
 
 FLAT_LEVEL = 0.4
-"""Level from which a class's maps are flat. Systems whose maps were good had 0.05 to 0.25 in every class, the one whose
-maps had gone flat 0.45 to 0.91 in ten of twelve (docs/signs.md)."""
+"""Level from which a class's maps are called flat. At the scales of their recipe, sound systems had 0.07 to 0.25 in
+every class, one whose maps had gone flat 0.45 to 0.91 in eleven of twelve (docs/signs.md)."""
 LOST = 0.5
 """Share of photographs with an empty region from which a class is lost."""
 WORSE = 0.1
-"""Soundness by which a system must fall behind the baseline to be called worse than it."""
+"""Soundness by which a system must fall behind the baseline to be called worse than it. Our choice: it is what another
+kind of prototypes changes on one and the same network."""
 MOST_NAMES = 8
 ADVICE = "see docs/signs.md"
 
@@ -56,7 +57,7 @@ def judged(signs: Sequence[ClassSigns], baseline: Verdict | None = None) -> Verd
     lost = tuple(entry.name for entry in signs if entry.missed >= LOST)
     faults = []
     if flat:
-        faults.append(f"maps of {_names(flat)} are flat")
+        faults.append(f"maps of {_names(flat)} are flat, or such things fill their photographs")
     if lost:
         faults.append(f"maps of {_names(lost)} are empty on half of their photographs")
     if baseline is not None and soundness < baseline.soundness - WORSE:
@@ -72,19 +73,19 @@ def write_verdict(path: Path, verdict: Verdict) -> None:
     write_json(path, asdict(verdict))
 
 
-def read_verdict(path: Path) -> Verdict | None:
-    """Reads what `write_verdict` wrote; None where there is nothing.
+def read_verdict(path: Path) -> Verdict:
+    """Reads what `write_verdict` wrote.
 
     Raises:
-        DataError: damaged.
+        DataError: missing or damaged.
     """
-    if not path.exists():
-        return None
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         classes = tuple(ClassSigns(**_numbers(entry)) for entry in values.pop("classes"))
         values = {**_numbers(values), "flat": tuple(values["flat"]), "lost": tuple(values["lost"])}
         return Verdict(**values, classes=classes)
+    except OSError as error:
+        raise DataError(path, "no such signs; run `sfc judge` first") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(path, "damaged, or not signs of this version; run `sfc judge` again") from error
 

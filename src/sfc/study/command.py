@@ -19,6 +19,7 @@ from sfc.refine.methods import REFINERS
 from sfc.run.files import write_json
 from sfc.run.provenance import versions
 from sfc.settings.read import load_settings, options_of, parse, write_settings
+from sfc.signs.stage import JUDGE
 from sfc.study.page import write_page
 from sfc.study.statistics import rows_of
 from sfc.study.tables import as_json, print_rows
@@ -54,7 +55,7 @@ def study_command(parser: ArgumentParser, arguments: list[str]) -> int:
     settings = folder / "config.yaml"
     write_settings(settings, config)
     stages = [stage.name for stage in STAGES]
-    chosen = [*stages[: stages.index(options.until) + 1], "evaluate"]
+    chosen = [*stages[: stages.index(options.until) + 1], JUDGE.name, "evaluate"]
     run_trials(trials, settings, chosen, options.processes, only_scored=_masks_suffice(options.until, config))
     scores = {
         method: {trial.seed: trial.scores() for trial in trials if trial.method == method} for method in config.methods
