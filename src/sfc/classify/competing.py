@@ -19,7 +19,7 @@ FOREGROUND_SEED, BACKGROUND_SEED = 0.5, 0.2
 """Of the peak-normalised CAM: a position is a seed of its strongest class above the one, of the background below the
 other."""
 TEMPERATURE = 0.1
-"""Of the softmax over cosines; between 0.07 and 0.2 it made no difference (docs/log.md)."""
+"""Of the softmax over cosines; between 0.07 and 0.2 it made no difference before there was a prior (docs/log.md)."""
 PRIOR_FLOOR = 0.05
 """Added to the CAM where it is the prior, so that likeness can still win where the CAM is 0."""
 NEVER = -1e4
