@@ -15,7 +15,7 @@ from measure import Figure
 
 HERE = Path(__file__).parent
 HELPERS = {"measure.py", "yardstick.py", "run_all.py"}
-NEED_RUNS = {"signs.py"}
+NEED_RUNS = {"public_photographs.py", "signs.py"}
 """They look at finished runs, which they take as arguments."""
 
 
