@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sfc.refine.crf import dense as crf
@@ -99,10 +99,13 @@ def test_marginals_are_a_distribution(seed, height, width, labels) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000), st.permutations(range(6)))
+@example(208, [0, 1, 2, 4, 5, 3])
 def test_renaming_labels_renames_marginals(seed, names) -> None:
     image, logits = random_case(seed, 7, 9, 3, 6)
     ours = dense_crf(image, logits=logits[names])
-    np.testing.assert_allclose(ours, dense_crf(image, logits=logits)[names], atol=2e-5)
+    # Sums over labels round in another order, and ten updates blow that up where two labels are equally likely (2.3e-5
+    # in the example); a label that was mixed up would differ by tenths.
+    np.testing.assert_allclose(ours, dense_crf(image, logits=logits)[names], atol=2e-4)
 
 
 def test_what_all_logits_of_a_pixel_share_does_not_matter() -> None:
