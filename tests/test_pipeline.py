@@ -336,6 +336,19 @@ def test_weights_of_every_stage_are_asked_for_before_the_first_training(
     assert not list((tmp_path / "run").rglob("*.pt"))
 
 
+def test_weights_that_methods_and_stages_share_are_looked_for_once(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+    monkeypatch.setattr("sfc.networks.backbone.Backbone", lambda name, **_: built.append(name))
+    monkeypatch.setattr("sfc.pipeline._walk", lambda *_, **__: [])
+    overrides = ["--classify.network.backbone=resnet18", "--classify.network.weights=w.pth", "--refine.method=irn"]
+    config = load_config([recipe], overrides)
+    assert len(config.methods) == 2
+    run(config, tmp_path / "run", NO_REPORT)
+    assert built == ["resnet18"]
+
+
 def test_weights_of_a_training_that_has_begun_are_not_asked_for(recipe: Path, tmp_path: Path) -> None:
     weights = tmp_path / "resnet18.pth"
     torch.save(timm.create_model("resnet18").state_dict(), weights)

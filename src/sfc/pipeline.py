@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,10 +69,13 @@ def run(
         fabric.barrier()
         with _earlier_settings_kept(folder):
             data = _read(fabric, config, folder)
+            needs: dict[str, Callable[[], None]] = {}
             for job in jobs:
                 job.data = data.only_scored() if only_scored else data
                 for stage in chosen:
-                    stage.check(job)
+                    needs.update(stage.needs(job))
+            for look in needs.values():
+                look()
             if fabric.is_global_zero:
                 _write_settings(config, folder)
             return _walk(fabric, folder, jobs, chosen, draw=REPORT in stages)

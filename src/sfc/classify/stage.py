@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -59,21 +59,23 @@ def _classify(job: Job) -> None:
     finish_training(job, CLASSIFY_NAME, {"checkpoint": checkpoint_choice(config.classify, job.folder.classify)})
 
 
-def _check(job: Job) -> None:
-    """The weights that a training starts from, if it has not begun, are there and fit."""
-    if not (job.folder.classify / CHECKPOINT).exists():
-        check_weights(job)
+def _needs(job: Job) -> Mapping[str, Callable[[], None]]:
+    """The weights that a training starts from, if it has not begun."""
+    return {} if (job.folder.classify / CHECKPOINT).exists() else starting_weights(job)
 
 
-def check_weights(job: Job) -> None:
-    """Builds the classifier's backbone on trial. Raises CheckpointError, ConfigError: it cannot be had."""
+def starting_weights(job: Job) -> Mapping[str, Callable[[], None]]:
+    """The weights that the classifier's backbone starts from, as `Stage.needs` gives them."""
     from sfc.networks.backbone import Backbone
     from sfc.networks.failures import naming_settings
 
     network = job.config.classify.network
-    if network.weights != NONE:
+
+    def look() -> None:
         with naming_settings("classify"):
             Backbone(network.backbone, **weight_options(network.weights))
+
+    return {} if network.weights == NONE else {f"{network.weights} of {network.backbone}, classify": look}
 
 
 def trained_classifier(job: Job) -> SFCNetwork:
@@ -94,5 +96,5 @@ CLASSIFY = Stage(
     artifacts=_artifacts,
     writes=lambda _: (CLASSIFY_NAME,),
     work=_classify,
-    check=_check,
+    needs=_needs,
 )

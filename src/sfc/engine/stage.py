@@ -151,7 +151,8 @@ class Stage:
         artifacts: all that it may make for a system.
         reads: names of the artifacts that it needs.
         writes: names of those that it makes now; none: it only reads, and its own result is made anew every time.
-        check: looks, before any stage works, whether what this one needs from outside can be had; raises if not.
+        needs: what it needs from outside by name, each with a function that looks for it and raises if it is not there;
+            looked for once, before any stage of any system works.
     """
 
     name: str
@@ -161,7 +162,7 @@ class Stage:
     artifacts: Callable[[Job], Sequence[Artifact]] = lambda _: ()
     reads: Callable[[Job], Sequence[str]] = lambda _: ()
     writes: Callable[[Job], Sequence[str]] = lambda _: ()
-    check: Callable[[Job], None] = lambda _: None
+    needs: Callable[[Job], Mapping[str, Callable[[], None]]] = lambda _: {}
 
 
 def register(job: Job, stages: Sequence[Stage]) -> None:

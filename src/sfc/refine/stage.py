@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -63,13 +63,13 @@ def _writes(job: Job) -> list[str]:
     return [masks_name(name) for name in (after, method) if name]
 
 
-def _check(job: Job) -> None:
-    """A relation network starts from the classifier's weights, as they were before its training."""
-    from sfc.classify.stage import check_weights
+def _needs(job: Job) -> Mapping[str, Callable[[], None]]:
+    """A relation network that has not begun starts from the classifier's weights, as they were before its training."""
+    from sfc.classify.stage import starting_weights
     from sfc.refine.methods import REFINERS
 
-    if REFINERS[job.config.refine.method].after and not (job.folder.relation / CHECKPOINT).exists():
-        check_weights(job)
+    trains = REFINERS[job.config.refine.method].after and not (job.folder.relation / CHECKPOINT).exists()
+    return starting_weights(job) if trains else {}
 
 
 def _refine(job: Job) -> None:
@@ -144,5 +144,5 @@ REFINE = Stage(
     artifacts=_artifacts,
     writes=_writes,
     work=_refine,
-    check=_check,
+    needs=_needs,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -94,16 +95,21 @@ def _truth(job: Job) -> DataSet:
     return job.data.scoring
 
 
-def _check(job: Job) -> None:
-    """The weights that a training starts from, if it has not begun, are there and fit."""
+def _needs(job: Job) -> Mapping[str, Callable[[], None]]:
+    """The weights that a training starts from, if it has not begun."""
     from sfc.networks.failures import naming_settings
     from sfc.segment.networks import build_segmenter
 
     network = job.config.segment.network
-    has_begun = (job.path(segmenter_name(source_of(job.config))) / CHECKPOINT).exists()
-    if not has_begun and network.weights != NONE and network.backbone != FROM_CLASSIFIER:
+
+    def look() -> None:
         with naming_settings("segment"):
             build_segmenter(network, len(job.data.train.classes) + 1)
+
+    has_begun = (job.path(segmenter_name(source_of(job.config))) / CHECKPOINT).exists()
+    if has_begun or network.weights == NONE or network.backbone == FROM_CLASSIFIER:
+        return {}
+    return {f"{network.weights} of {network.backbone}, segment": look}
 
 
 def _segment(job: Job) -> None:
@@ -160,5 +166,5 @@ SEGMENT = Stage(
     artifacts=_artifacts,
     writes=_writes,
     work=_segment,
-    check=_check,
+    needs=_needs,
 )
