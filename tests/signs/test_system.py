@@ -78,7 +78,7 @@ def test_a_photograph_that_was_replaced_by_one_of_another_size_is_named(tmp_path
 def test_sound_maps() -> None:
     verdict = judged([SOUND, replace(SOUND, name="dog")])
     assert verdict.soundness == pytest.approx(0.75)
-    assert verdict.words == "maps look sound (soundness 0.75)"
+    assert verdict.words == "maps look sound"
 
 
 def test_flat_and_lost_classes_are_named() -> None:

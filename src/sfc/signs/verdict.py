@@ -29,7 +29,8 @@ class Verdict:
     """What the maps of a system say of themselves.
 
     Attributes:
-        soundness: 1 − level − missed − doubt, each a mean over classes; ranks systems, and has no meaning beyond that.
+        soundness: 1 − level − missed − doubt, each a mean over classes. Tells broken maps from sound ones; between
+            sound ones its order was wrong on one data set of two (docs/signs.md), so no sentence shows it then.
         flat: classes whose classifier CAMs are nearly constant.
         lost: classes to which the fixed rule gives nothing on half of their photographs or more.
         words: a sentence.
@@ -64,7 +65,7 @@ def judged(signs: Sequence[ClassSigns], baseline: Verdict | None = None) -> Verd
         faults.append(
             f"they look worse than the baseline's (soundness {soundness:.2f} against {baseline.soundness:.2f})"
         )
-    words = f"{'; '.join(faults)}: {ADVICE}" if faults else f"maps look sound (soundness {soundness:.2f})"
+    words = f"{'; '.join(faults)}: {ADVICE}" if faults else "maps look sound"
     return Verdict(soundness, flat, lost, words, tuple(signs))
 
 
