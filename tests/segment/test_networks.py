@@ -113,11 +113,31 @@ def test_padding_ends_where_the_image_does() -> None:
     assert torch.equal(net(x), net.model(F.pad(x, (0, 14, 0, 31)))[:, :, :33, :50])
 
 
-@pytest.mark.parametrize(("architecture", "side"), [("DeepLabV3", 8), ("DeepLabV3Plus", 8), ("PAN", 4), ("Unet", 2)])
-def test_output_stride_is_8_where_the_library_can_have_it(architecture: str, side: int) -> None:
-    net = build_segmenter(replace(UNET, architecture=architecture), 2, blank=True).eval()
+@pytest.mark.parametrize(
+    ("architecture", "stride", "side"),
+    [
+        ("deeplab_v2", 8, 8),
+        ("deeplab_v2", 16, 4),
+        ("deeplab_v2", 32, 2),
+        ("DeepLabV3", 8, 8),
+        ("DeepLabV3Plus", 8, 8),
+        ("DeepLabV3Plus", 16, 4),
+        ("PAN", 8, 4),  # it has none of 8
+        ("Unet", 8, 2),
+    ],
+)
+def test_output_stride_is_as_wanted_where_the_architecture_can_have_it(
+    architecture: str, stride: int, side: int
+) -> None:
+    config = replace(SMALL if architecture == "deeplab_v2" else UNET, architecture=architecture, output_stride=stride)
+    net = build_segmenter(config, 2, blank=True).eval()  # type: ignore[arg-type]
     with torch.no_grad():
         assert net.encoder(picture(64, 64))[-1].shape[2] == side
+
+
+def test_an_output_stride_that_the_library_has_not_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"DeepLabV3 with resnet18 cannot be built .*32"):
+        build_segmenter(replace(UNET, architecture="DeepLabV3", output_stride=32), 2, blank=True)
 
 
 def test_classifiers_backbone_is_copied_and_dilated() -> None:

@@ -14,9 +14,6 @@ from sfc.segment.segmenter import Segmenter, SegmenterConfig
 from sfc.settings.limits import Limits
 from sfc.settings.shared import FROM_CLASSIFIER, NONE, weight_options
 
-OUTPUT_STRIDE = 8
-"""Of the backbone, as published."""
-
 
 @dataclass(frozen=True)
 class DeepLabV2Settings:
@@ -42,16 +39,16 @@ class DeepLabV2Architecture:
         if config.backbone == FROM_CLASSIFIER:
             if classifier is None:
                 raise ConfigError("segment.network.backbone is 'classifier', but no classifier's backbone is given")
-            backbone = _atrous(classifier.name, classifier.frozen_norm)
+            backbone = _atrous(classifier.name, config.output_stride, classifier.frozen_norm)
             backbone.load_state_dict(classifier.state_dict())
         else:
             options = {} if blank else weight_options(config.weights)
-            backbone = _atrous(config.backbone, config.weights != NONE, **options)
+            backbone = _atrous(config.backbone, config.output_stride, config.weights != NONE, **options)
         return DeepLabV2(backbone, num_classes, settings.atrous_rates, backbone.frozen_norm)
 
 
-def _atrous(name: str, frozen_norm: bool, **weights: Any) -> Backbone:
-    return Backbone(name, output_stride=OUTPUT_STRIDE, dilated=True, frozen_norm=frozen_norm, trained_from=0, **weights)
+def _atrous(name: str, output_stride: int, frozen_norm: bool, **weights: Any) -> Backbone:
+    return Backbone(name, output_stride=output_stride, dilated=True, frozen_norm=frozen_norm, trained_from=0, **weights)
 
 
 class DeepLabV2(Segmenter):

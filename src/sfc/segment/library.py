@@ -22,8 +22,6 @@ from sfc.segment.segmenter import Segmenter, SegmenterConfig
 from sfc.settings.shared import FROM_CLASSIFIER, NONE, PUBLISHED
 
 IMAGENET = "imagenet"
-OUTPUT_STRIDE = 8
-"""Of encoders whose architecture leaves a choice, as for DeepLab-v2."""
 OTHER_PIXELS = {
     "inception": PixelValues((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "xception": PixelValues((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
@@ -128,8 +126,9 @@ def _create(config: SegmenterConfig, num_classes: int, published: bool = False) 
         known = ", ".join(each.__name__ for each in smp.MODEL_ARCHITECTURES_MAPPING.values())
         raise ConfigError(f"segment.network.architecture: '{config.architecture}' is none of deeplab_v2, {known}")
     options: dict[str, Any] = {}
-    if "encoder_output_stride" in signature(architecture).parameters and architecture is not smp.PAN:  # at least 16
-        options["encoder_output_stride"] = OUTPUT_STRIDE
+    if "encoder_output_stride" in signature(architecture).parameters:
+        least = 16 if architecture is smp.PAN else 8
+        options["encoder_output_stride"] = max(config.output_stride, least)
     if architecture is smp.DPT:
         options["dynamic_img_size"] = True
     weights: str | bool | None = None
