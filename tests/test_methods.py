@@ -81,14 +81,12 @@ def test_sfc_is_what_the_settings_say() -> None:
 
 
 def test_released_and_paper_have_their_arithmetic_whatever_the_recipe_says() -> None:
-    loose = load_config(
-        ["camvid"], ["--classify.loss.scale.weight=3", "--classify.bank_draws=9", "--classify.loss.start=0.5"]
-    )
+    loose = load_config(["camvid"], ["--classify.loss.scale.weight=3", "--classify.bank_draws=9"])
     released, paper = loose.of_method("sfc-released"), loose.of_method("sfc-paper")
     for config in (released, paper):
         loss = plain_values(asdict(config.classify.loss))
         assert (loss["prototype"], loss["scale"]) == ({"weight": 1.6}, {"weight": 0.8})
-        assert (loss["start"], loss["half_size_pass"], config.classify.bank_draws) == (0.0, True, 4)
+        assert (loss["half_size_pass"], config.classify.bank_draws) == (True, 4)
         assert (config.classify.network.centre_features, config.classify.network.consistency_gradient) == (False, 1.0)
         # Budget and network are those of every other method.
         assert config.classify.training == loose.classify.training

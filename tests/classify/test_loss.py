@@ -153,14 +153,6 @@ def test_what_is_missing_or_weighs_nothing_is_off_and_needs_nothing() -> None:
     assert both.needs_half_size
 
 
-def test_classification_alone_keeps_the_columns_of_the_log() -> None:
-    full, half, label, coefficient = outputs()
-    losses = MSDWLoss(coefficient).without_cams(full, half, label)
-    assert losses.terms.keys() == {"prototype", "scale"}
-    assert all(term == 0 for term in losses.terms.values())
-    assert losses.total == losses.classification == MSDWLoss(coefficient)(full, half, label).classification
-
-
 def test_weights_without_their_maps_are_refused() -> None:
     full, half, label, coefficient = outputs()
     plain = SFCOutput(full.score, full.classifier_cam, full.refined_cam, None)

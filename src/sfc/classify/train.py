@@ -86,23 +86,22 @@ class SFCObjective(nn.Module):
         self.crop = (config.input.crop, config.input.crop)
         self.half_size_pass = config.loss.half_size_pass
 
-    def forward(self, image: Tensor, label: Tensor, rectangle: Tensor, active: bool = True) -> dict[str, Tensor]:
+    def forward(self, image: Tensor, label: Tensor, rectangle: Tensor) -> dict[str, Tensor]:
         """Terms of one batch.
 
         Args:
             image: float [N, 3, H, W], normalised, zero outside the real pixels.
             label: float [N, C] of 0 and 1.
             rectangle: int64 [N, 4], the real pixels, in pixels of the crop as it was loaded.
-            active: False: classification only.
         """
-        consistency = active and bool(self.loss.settings)
-        full = self._pass(image, label, rectangle, active and self.loss.needs_prototypes, consistency)
+        correlate = bool(self.loss.settings)
+        full = self._pass(image, label, rectangle, self.loss.needs_prototypes, correlate)
         half = None
-        if active and self.half_size_pass:
+        if self.half_size_pass:
             size = (image.shape[2] // 2, image.shape[3] // 2)
             small = F.interpolate(image, size=size, mode="bilinear", align_corners=True)
-            half = self._pass(small, label, rectangle, False, consistency)
-        losses = self.loss(full, half, label) if consistency else self.loss.without_cams(full, half, label)
+            half = self._pass(small, label, rectangle, False, correlate)
+        losses = self.loss(full, half, label)
         return {"classification": losses.classification, **losses.terms, "total": losses.total}
 
     def _pass(self, image: Tensor, label: Tensor, rectangle: Tensor, prototypes: bool, correlate: bool) -> Any:
@@ -114,11 +113,10 @@ class SFCObjective(nn.Module):
 class BatchMaker:
     """Turns a loaded batch into the objective's input: bank images, normalisation, size of the batch."""
 
-    def __init__(self, config: ClassifyConfig, net: SFCNetwork, total_steps: int, seed: int, rank: int) -> None:
+    def __init__(self, config: ClassifyConfig, net: SFCNetwork, seed: int, rank: int) -> None:
         self.config, self.seed, self.rank = config, seed, rank
         self.pixels = net.backbone.pixels
         self.bank = ImageBank(net.num_classes)
-        self.first_active = round(config.loss.start * total_steps)
 
     def _random(self, stream: int, step: int, rank: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, stream, step, rank])
@@ -140,7 +138,7 @@ class BatchMaker:
             side = int(self._random(SIZE_STREAM, step, 0).choice(self.config.input.batch_sizes))
             if side != size[0]:
                 pixels = F.interpolate(pixels, size=(side, side), mode="bilinear", align_corners=False)
-        return {"image": pixels, "label": label, "rectangle": rectangle, "active": step >= self.first_active}
+        return {"image": pixels, "label": label, "rectangle": rectangle}
 
 
 def train_classifier(
@@ -178,7 +176,7 @@ def train_classifier(
     loss = build_loss(config, label_matrix, steps)
     _freeze_unused(net, loss)
     net = synchronise_norms(fabric, net)
-    batches = BatchMaker(config, net, steps * config.training.epochs, seed, fabric.global_rank)
+    batches = BatchMaker(config, net, seed, fabric.global_rank)
     observers: list[Callable[[int], None]] = []
     if config.training.select == "ground_truth":
         observers.append(GroundTruthSelection(fabric, net, scoring, machine, folder))

@@ -81,11 +81,6 @@ class ClassifierLoss(nn.Module):
         }
         return Losses(self.classification(full, half, label), terms)
 
-    def without_cams(self, full: SFCOutput, half: SFCOutput | None, label: Tensor) -> Losses:
-        """Classification alone; every other term is 0."""
-        classification = self.classification(full, half, label)
-        return Losses(classification, {name: classification.new_zeros(()) for name in self.settings})
-
     def classification(self, full: SFCOutput, half: SFCOutput | None, label: Tensor) -> Tensor:
         """Multi-label soft margin loss, mean of the passes."""
         loss = F.multilabel_soft_margin_loss(full.score, label)
