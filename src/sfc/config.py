@@ -50,6 +50,12 @@ class RunConfig:
     predict: PredictConfig = field(default_factory=PredictConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
 
+    @property
+    def longest(self) -> int | None:
+        """The long side that larger photographs are worked on at: the largest that the classifier saw in training."""
+        long_side = self.classify.input.long_side
+        return None if long_side is None else long_side[1]
+
     def of_method(self, name: str) -> "RunConfig":
         """The settings of one of the methods."""
         method = METHODS[name]

@@ -102,7 +102,7 @@ def _read(fabric: Fabric, config: RunConfig, folder: RunFolder) -> Data:
     fabric.barrier()
     if not fabric.is_global_zero:
         data = read_data(config.data, folder.own_data, config.seed)
-    return data
+    return data.at_most(config.longest)
 
 
 def _walk(fabric: Fabric, folder: RunFolder, jobs: Sequence[Job], stages: Sequence[Stage], draw: bool) -> list[Scores]:

@@ -86,13 +86,6 @@ def test_sizes(sound: DataSection, tmp_path: Path) -> None:
     assert report.splits[0].sizes == 3
 
 
-def test_large_images_are_remarked_on(sound: DataSection, tmp_path: Path) -> None:
-    for long_side in (1024, 1025):
-        Image.new("RGB", (long_side, 20)).save(tmp_path / "4.png")
-        texts = [remark.text for remark in check_dataset(sound).remarks if remark.examples == ("4",)]
-        assert any("longer than 1,024 pixels" in text for text in texts) == (long_side == 1025)
-
-
 def test_coefficient_is_that_of_the_training(sound: DataSection) -> None:
     # 4 images in batches of 2: 2 steps of 1 draw, a slot each for common and rare. An image that shows common shows
     # rare in 1 of 3 cases, one that shows rare always shows common.

@@ -60,7 +60,7 @@ def sharpen(net: Segmenter) -> None:
 def model_of(net: Segmenter, config: SegmenterConfig = COMPACT) -> Model:
     """Random weights whose answers differ from pixel to pixel."""
     sharpen(net)
-    return Model(net, ("cat", "dög"), config, PredictConfig(), {"data": {"input_hash": "abc"}, "commit": "123"})
+    return Model(net, ("cat", "dög"), config, PredictConfig(), None, {"data": {"input_hash": "abc"}, "commit": "123"})
 
 
 def images(count: int, height: int, width: int) -> np.ndarray:

@@ -54,7 +54,7 @@ def untrained(config: SegmenterConfig = COMPACT, predict: PredictConfig = PREDIC
         for name, value in net.state_dict().items():
             if name.startswith(("branches", "model.segmentation_head")) and name.endswith("weight"):
                 value.mul_(3 / logits.std())
-    return Model(net, ("cat", "dög"), config, predict, PROVENANCE)
+    return Model(net, ("cat", "dög"), config, predict, None, PROVENANCE)
 
 
 def picture(height: int = 45, width: int = 58) -> np.ndarray:
@@ -177,7 +177,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], type[SFCError], str]] = {
     "another format": (
         lambda folder: edit(folder, lambda content: content.update(format=1)),
         CheckpointError,
-        r"config\.json: format 1; this version of sfc reads 2$",
+        r"config\.json: format 1; this version of sfc reads 3$",
     ),
     "no background": (
         lambda folder: edit(folder, lambda content: content["classes"].pop(0)),

@@ -22,8 +22,6 @@ from sfc.data.records import IGNORE, DataSet, Record
 from sfc.errors import DataError
 
 _EXAMPLES = 3
-LARGE = 1024
-"""Long side in pixels from which a remark says what that means; the recipes were measured on 128 to 500."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,6 @@ def check_dataset(config: DataConfig, batch: int = 16, draws: int = 4) -> CheckR
         faults += [finding.fault for finding in findings if finding.fault is not None]
         splits.append(_split_report(name, dataset, findings))
         remarks += _mask_remarks(name, dataset, findings) + _id_remarks(name, dataset)
-        remarks.append(_size_remark(name, dataset, findings))
     remarks += _class_remarks(train, val)
     broken = {str(fault): Broken(fault.path, fault.reason) for fault in faults}
     classes = _class_reports(config, train, val, batch, draws)
@@ -228,12 +225,6 @@ def _mask_remarks(name: str, dataset: DataSet, findings: list[_Finding]) -> list
         _remark(f"{name}: the mask shows a class that the labels lack", untagged),
         _remark(f"{name}: a label has no pixel in the mask", unseen),
     ]
-
-
-def _size_remark(name: str, dataset: DataSet, findings: list[_Finding]) -> Remark | None:
-    pairs = zip(dataset.records, findings, strict=True)
-    large = [record.id for record, finding in pairs if finding.size is not None and max(finding.size) > LARGE]
-    return _remark(f"{name}: longer than {LARGE:,} pixels; maps are made at an image's own size, so shrink them", large)
 
 
 def _id_remarks(name: str, dataset: DataSet) -> list[Remark | None]:

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from sfc.classify.inference import infer_cams
 from sfc.classify.network import SFCNetwork
 from sfc.data.images import read_image
+from sfc.data.pixels import resize_labels
 from sfc.data.records import DataSet, Record
 from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
 from sfc.errors import ConfigError
@@ -58,11 +59,11 @@ class GroundTruthSelection:
         matrix = ConfusionMatrix(self.num_classes + 1)
         for record in self.records:
             label = np.isin(np.arange(self.num_classes), record.labels)
-            keys, weight, prototype = infer_cams(
-                self.net, read_image(record.image), label, (1.0,), precision=self.machine.precision
-            )
+            image = read_image(record.image, record.longest)
+            keys, weight, prototype = infer_cams(self.net, image, label, (1.0,), precision=self.machine.precision)
             assert record.mask is not None
-            matrix.update(record.mask.load(), keys[(weight + prototype).argmax(axis=0)])
+            truth = resize_labels(record.mask.load(), weight.shape[1:])
+            matrix.update(truth, keys[(weight + prototype).argmax(axis=0)])
         score = float(matrix.areas().mean_iou())
         if not self.path.exists() or score > load_checkpoint(self.path)["score"]:
             content = {"model": self.net.state_dict(), "epoch": epoch, "score": score, "images": len(self.records)}
@@ -91,7 +92,7 @@ class Pictures:
 
         rows = []
         for record in self.records:
-            image = read_image(record.image)
+            image = read_image(record.image, record.longest)
             label = np.isin(np.arange(self.net.num_classes), record.labels)
             keys, weight, prototype = infer_cams(self.net, image, label, (1.0,), precision=self.machine.precision)
             rows.append(CamPicture(record.id, image, keys, weight, prototype))

@@ -39,7 +39,7 @@ class TrainingSet(Dataset[dict[str, Tensor] | DataError]):
         """
         epoch, index = key
         try:
-            image = open_image(self.records[index].image)
+            image = open_image(self.records[index].image, self.records[index].longest)
         except DataError as error:
             return error
         generator = np.random.default_rng([self.seed, epoch, index])

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sfc.data.images import mask_path, open_image, read_mask
+from sfc.data.images import image_size, mask_path, open_image, read_mask
+from sfc.data.pixels import resize_labels
 from sfc.data.records import DataSet, Record
 from sfc.data.transforms import augment_with_labels
 from sfc.errors import DataError
@@ -71,13 +72,15 @@ class LabelledSet(Dataset[dict[str, Tensor] | DataError]):
         epoch, index = key
         record = self.records[index]
         try:
-            image = open_image(record.image)
+            image = open_image(record.image, record.longest)
             labels = self.labels(record)
+            height, width = image_size(record.image)
         except DataError as error:
             return error
-        if labels.shape != (image.height, image.width):
+        if labels.shape != (height, width):
             size = "x".join(map(str, reversed(labels.shape)))
-            return DataError(record.image, f"is {image.width}x{image.height}, but its labels are {size}")
+            return DataError(record.image, f"is {width}x{height}, but its labels are {size}")
+        labels = resize_labels(labels, (image.height, image.width))
         generator = np.random.default_rng([self.seed, epoch, index])
         config = self.config
         pixels, labels, rectangle = augment_with_labels(image, labels, generator, config.scale, config.crop)

@@ -46,7 +46,16 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Pillow bicubic on uint8 [H, W, 3]; `size` is height and width."""
     if image.shape[:2] == size:
         return image
-    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+    return np.array(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Nearest on a label map [H, W], at the centres of the new pixels; `size` is height and width."""
+    if labels.shape == size:
+        return labels
+    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(labels.shape, size, strict=True))
+    resized: np.ndarray = labels[rows[:, None], columns]
+    return resized
 
 
 def rectangle_mask(rectangle: Tensor, image_size: tuple[int, int], grid_size: tuple[int, int]) -> Tensor:

@@ -45,12 +45,14 @@ class Record:
         labels: indices into the class list (0 is the first foreground class), ascending, no duplicates; empty for a
             negative.
         mask: where its ground-truth mask can be read, if it has one.
+        longest: the long side that a larger photograph is shrunk to for all work on it; None: worked on as it is.
     """
 
     id: str
     image: Path
     labels: tuple[int, ...]
     mask: MaskSource | None = None
+    longest: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ class DataSet:
     def class_counts(self) -> np.ndarray:
         """int64 [classes]: how many images show each class."""
         return self.label_matrix().sum(axis=0, dtype=np.int64)
+
+    def at_most(self, longest: int | None) -> DataSet:
+        """The same split, its photographs worked on at a long side of at most `longest` pixels."""
+        return replace(self, records=tuple(replace(record, longest=longest) for record in self.records))
 
     def with_masks(self) -> DataSet:
         """The same split, only the images that have a mask."""

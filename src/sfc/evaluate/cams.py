@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sfc.data.images import shrunk_size
+from sfc.data.pixels import resize_labels
 from sfc.data.records import DataSet, Record
 from sfc.engine.progress import StageProgress
 from sfc.errors import DataError, SFCError
@@ -113,8 +115,10 @@ def _count(
         truth = record.mask.load()
         path = cam_path(folder, record.id)
         keys, weight, prototype = load_cams(path)
-        if truth.shape != weight.shape[1:]:
+        size = shrunk_size((truth.shape[0], truth.shape[1]), record.longest)
+        if size != weight.shape[1:]:
             raise DataError(path, f"CAMs of {weight.shape[1:]} pixels for a mask of {truth.shape}")
+        truth = resize_labels(truth, size)
         if keys[-1] >= num_classes:
             raise DataError(path, f"class {keys[-1] - 1} in a data set of {num_classes - 1} classes")
         for count, cam in zip(counts, (weight, prototype, weight + np.float32(fusion_lambda) * prototype), strict=True):

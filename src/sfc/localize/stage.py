@@ -48,7 +48,7 @@ def _localize(job: Job) -> None:
     """
     from sfc.classify.inference import infer_cams
     from sfc.classify.stage import trained_classifier
-    from sfc.data.images import read_image
+    from sfc.data.images import has_many_pixels, read_image
     from sfc.engine.image_work import unfinished, work_through
     from sfc.localize.store import cam_path, save_cams
 
@@ -62,14 +62,15 @@ def _localize(job: Job) -> None:
 
         def cams(record: Record, folder: Path = folder) -> None:
             label = np.isin(np.arange(net.num_classes), record.labels) if config.labels == "given" else None
-            maps = infer_cams(net, read_image(record.image), label, config.scales, precision=precision)
+            maps = infer_cams(net, read_image(record.image, record.longest), label, config.scales, precision=precision)
             save_cams(cam_path(folder, record.id), *maps)
 
         todo = unfinished(job.fabric, records, is_finished)
         if todo and job.fabric.is_global_zero:
             job.folder.signs.unlink(missing_ok=True)  # of other maps than there will be
         finished = f"the CAMs of all other images are in {folder}"
-        work_through(job.fabric, todo, cams, f"{job.title}: CAMs of {split}", finished)
+        title = f"{job.title}: CAMs of {split}"
+        work_through(job.fabric, todo, cams, title, finished, lambda record: has_many_pixels(record.image))
 
 
 LOCALIZE = Stage(

@@ -38,7 +38,8 @@ def add_options(parser: ArgumentParser) -> None:
         "--tile",
         type=int,
         default=0,
-        help="larger images are predicted in tiles of this side (cams: shrunk to it); default: 1024",
+        help="segmenter: what is larger (after shrinking to the size that it learned at) is predicted in tiles of this "
+        "side; default: 1024",
     )
     parser.add_argument("--crf", type=bool, default=False, help="put a dense CRF behind it")
     parser.add_argument("--probabilities", type=bool, default=False, help="also write float16 [classes, H, W] as .npy")
@@ -89,7 +90,7 @@ def _segmenter(parsed: Namespace, machine: MachineConfig) -> SegmenterSource:
         raise ConfigError("--labels is for --source cams; a segmenter needs none")
     model = open_model(parsed.run, parsed.method, parsed.trained_on)
     config = _overridden(model.predict, parsed)
-    predictor = Predictor(model.net, config, machine.precision, _tile(parsed) or TILE)
+    predictor = Predictor(model.net, config, machine.precision, _tile(parsed) or TILE, model.longest)
     return SegmenterSource(predictor, model.classes, model.weights_hash(), parsed.crf)
 
 
@@ -124,8 +125,10 @@ def _cams(parsed: Namespace, machine: MachineConfig) -> CamSource:
     from sfc.predict.sources import CamSource
     from sfc.segment.predict import TILE
 
-    if parsed.trained_on or parsed.pooling or parsed.mirror is not None:
-        raise ConfigError("--trained-on, --pooling and --mirror are for a segmenter; CAMs always have the mirror")
+    if parsed.trained_on or parsed.pooling or parsed.mirror is not None or parsed.tile:
+        raise ConfigError(
+            "--trained-on, --pooling, --mirror and --tile are for a segmenter; CAMs always have the mirror"
+        )
     net, classes, config, weights = open_classifier(parsed.run, parsed.method)
     return CamSource(
         net,
@@ -136,7 +139,7 @@ def _cams(parsed: Namespace, machine: MachineConfig) -> CamSource:
         _labels(Path(parsed.labels), config.data, classes) if parsed.labels else None,
         labels_hash=file_hash(Path(parsed.labels)) if parsed.labels else "",
         crf=parsed.crf,
-        longest=_tile(parsed) or TILE,
+        longest=config.longest or TILE,
         precision=machine.precision,
     )
 

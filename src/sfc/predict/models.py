@@ -103,7 +103,7 @@ def load_run_model(folder: SystemFolder, config: RunConfig, source: str) -> Mode
         "steps": saved["steps"],
         "versions": saved.get("versions"),
     }
-    return Model(net, classes, network, config.predict, plain_values(provenance))
+    return Model(net, classes, network, config.predict, config.longest, plain_values(provenance))
 
 
 def open_classifier(run: str, method: str = "") -> tuple[SFCNetwork, tuple[str, ...], RunConfig, str]:

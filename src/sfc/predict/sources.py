@@ -13,6 +13,8 @@ from torch import nn
 
 from sfc.classify.inference import infer_cams
 from sfc.classify.network import SFCNetwork
+from sfc.data.enlargement import enlarged_labels
+from sfc.data.images import has_many_pixels, shrunk_size
 from sfc.data.pixels import resize_image
 from sfc.data.records import Record
 from sfc.errors import DataError
@@ -77,12 +79,13 @@ class SegmenterSource:
         self._predictor, self._weights, self.crf = predictor, weights, crf
 
     def is_large(self, record: Record) -> bool:
-        """Whether it is of several tiles."""
-        return self._predictor.needs_tiles(record)
+        """Whether it is of several tiles, or has very many pixels."""
+        return self._predictor.needs_much_memory(record)
 
     def origin(self) -> dict[str, Any]:
         """Weights and prediction settings."""
-        settings = {**plain_values(asdict(self._predictor.config)), "tile": self._predictor.tile}
+        settings = plain_values(asdict(self._predictor.config))
+        settings |= {"tile": self._predictor.tile, "longest": self._predictor.longest}
         del settings["ways"]
         if not self.crf:
             settings["crf"] = None
@@ -107,8 +110,8 @@ class CamSource:
         labels: indices of the classes that each photograph shows, by resolved path; None: the classifier says.
         labels_hash: identifies the table that they are from.
         crf: put the dense CRF behind them.
-        longest: larger photographs are shrunk to this long side for the classifier, whose pixel correlation would need
-            memory by the square of their area; masks have the full size all the same.
+        longest: larger photographs are shrunk to this long side for the classifier, as in training; masks have the full
+            size all the same, and the photograph's edges.
         precision: `fp32` or `bf16`.
     """
 
@@ -134,9 +137,9 @@ class CamSource:
         self._labels_hash = labels_hash
         self.crf, self._longest, self._precision = crf, longest, precision
 
-    def is_large(self, record: Record) -> bool:  # noqa: ARG002
-        """Never: the classifier sees it shrunk."""
-        return False
+    def is_large(self, record: Record) -> bool:
+        """Whether it has very many pixels; the classifier sees it shrunk."""
+        return has_many_pixels(record.image)
 
     def origin(self) -> dict[str, Any]:
         """Weights, scales, labels and CRF."""
@@ -159,9 +162,7 @@ class CamSource:
         Raises:
             DataError: no labels are given for the photograph.
         """
-        height, width = image.shape[:2]
-        shrink = min(1.0, self._longest / max(height, width))
-        small = resize_image(image, (max(1, round(height * shrink)), max(1, round(width * shrink))))
+        small = resize_image(image, shrunk_size((image.shape[0], image.shape[1]), self._longest))
         keys, weight, prototype = infer_cams(
             self._classifier,
             small,
@@ -172,10 +173,7 @@ class CamSource:
         labels = Maps(keys, weight, prototype).fused(self._refine.label_lambda).argmax(axis=0)
         if self.crf:
             labels = LabelCRF(small, len(keys), self._refine.crf)(labels)
-        rows, columns = (
-            np.arange(full) * part // full for full, part in zip((height, width), labels.shape, strict=True)
-        )
-        yield 0, keys[labels].astype(np.uint8)[rows[:, None], columns], None
+        yield 0, enlarged_labels(keys[labels].astype(np.uint8), small, image), None
 
     def _label(self, record: Record) -> NDArray[np.bool_] | None:
         if self._labels is None:

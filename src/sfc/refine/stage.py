@@ -106,7 +106,9 @@ def _refine(job: Job) -> None:
 
 def _write_masks(job: Job, work: RefineJob, method: str) -> None:
     """One folder of masks."""
-    from sfc.data.images import mask_path, read_image, write_mask
+    from sfc.data.enlargement import enlarged_labels
+    from sfc.data.images import has_many_pixels, mask_path, read_image, shrunk_size, write_mask
+    from sfc.data.pixels import resize_image
     from sfc.engine.image_work import unfinished, work_through
     from sfc.localize.store import cam_path, load_cams
     from sfc.refine.methods import REFINERS
@@ -122,14 +124,16 @@ def _write_masks(job: Job, work: RefineJob, method: str) -> None:
 
     def mask(record: Record) -> None:
         image, maps = read_image(record.image), Maps(*load_cams(cam_path(cams, record.id)))
-        if maps.weight.shape[1:] != image.shape[:2]:
+        small = resize_image(image, shrunk_size((image.shape[0], image.shape[1]), record.longest))
+        if maps.weight.shape[1:] != small.shape[:2]:
             raise DataError(
-                cam_path(cams, record.id), f"CAMs of {maps.weight.shape[1:]} pixels for an image of {image.shape[:2]}"
+                cam_path(cams, record.id), f"CAMs of {maps.weight.shape[1:]} pixels for an image of {small.shape[:2]}"
             )
-        write_mask(mask_path(folder, record.id), make(image, maps))
+        write_mask(mask_path(folder, record.id), enlarged_labels(make(small, maps), small, image))
 
     finished = f"the masks of all other images are in {folder}"
-    work_through(job.fabric, todo, mask, f"{job.title}: {method} masks", finished)
+    title = f"{job.title}: {method} masks"
+    work_through(job.fabric, todo, mask, title, finished, lambda record: has_many_pixels(record.image))
 
 
 def _reads(_: Job) -> Sequence[str]:

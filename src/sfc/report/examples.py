@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sfc.data.images import mask_path, read_image, read_mask
+from sfc.data.pixels import resize_labels
 from sfc.data.records import DataSet, Record
 from sfc.errors import DataError
 from sfc.localize.store import cam_path, load_cams
@@ -112,9 +113,10 @@ def load_example(record: Record, shown: int, sources: Sequence[Source]) -> Examp
     Raises:
         DataError: one of these files is missing or damaged, or their sizes differ.
     """
-    image = read_image(record.image)
-    truth = record.mask.load() if record.mask is not None else None
-    panels = [_panel(record, source, shown, (image.shape[0], image.shape[1])) for source in sources]
+    image = read_image(record.image, record.longest)
+    size = (image.shape[0], image.shape[1])
+    truth = resize_labels(record.mask.load(), size) if record.mask is not None else None
+    panels = [_panel(record, source, shown, size) for source in sources]
     return Example(record.id, image, truth, record.labels, shown, panels)
 
 
@@ -133,4 +135,4 @@ def _panel(record: Record, source: Source, shown: int, size: tuple[int, int]) ->
     heat = cam[position[0]] / peak if len(position) else None
     if source.masks is None or not mask_path(source.masks, record.id).exists():
         return Panel(keys[cam.argmax(axis=0)], heat)
-    return Panel(read_mask(mask_path(source.masks, record.id), 254, size), heat)
+    return Panel(resize_labels(read_mask(mask_path(source.masks, record.id), 254), size), heat)

@@ -29,7 +29,7 @@ from sfc.segment.segmenter import Segmenter, SegmenterConfig
 from sfc.settings.read import load_settings
 from sfc.settings.shared import NONE, PUBLISHED
 
-FORMAT = 2
+FORMAT = 3
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -42,6 +42,7 @@ class Model:
         classes: foreground; channel 1 + c of the network is class c, and channel 0 the background.
         network: describes the network without the run that it comes from.
         predict: scales and CRF of its predictions.
+        longest: the long side that larger photographs are shrunk to, as in training; None: they are not.
         provenance: plain values that say which data and masks it was made from, and by which versions and commit.
     """
 
@@ -49,11 +50,12 @@ class Model:
     classes: tuple[str, ...]
     network: SegmenterConfig
     predict: PredictConfig
+    longest: int | None
     provenance: dict[str, Any]
 
     @cached_property
     def _predictor(self) -> Predictor:
-        return Predictor(self.net, self.predict)
+        return Predictor(self.net, self.predict, longest=self.longest)
 
     def probabilities(self, image: NDArray[np.uint8], way: Way = "multi") -> NDArray[np.float32]:
         """Class probabilities of every pixel.
@@ -106,6 +108,7 @@ def save_model(model: Model, folder: Path) -> None:
         "preprocessing": _preprocessing(model.net),
         "sizes": _sizes(model.net),
         "predict": asdict(model.predict),
+        "longest": model.longest,
         "provenance": model.provenance,
     }
     write_json(folder / CONFIG, content)
@@ -160,7 +163,7 @@ def load(folder: str | Path) -> Model:
     provenance = content.get("provenance")
     if not isinstance(provenance, dict):
         raise ConfigError(f"{path}: 'provenance' must be a section of names and values")
-    return Model(net, classes, settings.network, settings.predict, provenance)
+    return Model(net, classes, settings.network, settings.predict, _longest(path, content), provenance)
 
 
 def _read_json(path: Path, kind: type[CheckpointError | ConfigError]) -> dict[str, Any]:
@@ -179,6 +182,13 @@ def _classes(path: Path, names: Any) -> tuple[str, ...]:
     if not valid or names[0] != BACKGROUND or len(set(names)) < len(names):
         raise ConfigError(f"{path}: 'classes' must be {BACKGROUND} and then different names of classes")
     return tuple(names[1:])
+
+
+def _longest(path: Path, content: Mapping[str, Any]) -> int | None:
+    longest = content.get("longest")
+    if longest is not None and (type(longest) is not int or longest < 1):
+        raise ConfigError(f"{path}: 'longest' must be a number of pixels, or null")
+    return longest
 
 
 def _settings(path: Path, content: Mapping[str, Any]) -> ModelConfig:

@@ -9,7 +9,9 @@ import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from sfc.data.images import image_size, mask_path, read_image, write_mask
+from sfc.data.enlargement import enlarged
+from sfc.data.images import has_many_pixels, image_size, mask_path, read_image, shrunk_size, write_mask
+from sfc.data.pixels import resize_image
 from sfc.data.records import DataSet, Record
 from sfc.engine.image_work import unfinished, work_through
 from sfc.engine.processes import prepared_for_inference
@@ -23,7 +25,6 @@ from sfc.segment.tiles import in_strips
 
 TILE = 1024
 """Images that are higher or wider are predicted in tiles of at most this side."""
-
 Strip = tuple[int, dict[Way, NDArray[np.float32]]]
 
 
@@ -36,10 +37,19 @@ class Predictor:
         precision: `fp32` or `bf16`.
         tile: side of the tiles of large images; neighbours share an eighth of it at least, where one fades into the
             other.
+        longest: the network sees larger photographs at this long side, as in training; its answer is then drawn to the
+            edges of the photograph. None: it sees them as they are.
     """
 
-    def __init__(self, net: Segmenter, config: PredictConfig, precision: str = "fp32", tile: int = TILE) -> None:
-        self.net, self.config, self.precision, self.tile = net, config, precision, tile
+    def __init__(
+        self,
+        net: Segmenter,
+        config: PredictConfig,
+        precision: str = "fp32",
+        tile: int = TILE,
+        longest: int | None = None,
+    ) -> None:
+        self.net, self.config, self.precision, self.tile, self.longest = net, config, precision, tile, longest
 
     def strips(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> Iterator[Strip]:
         """Probabilities of the image's rows, from top to bottom; an image of one tile is one strip.
@@ -51,21 +61,30 @@ class Predictor:
         Yields:
             The strip's first row; and for each way float32 [K, rows, W], sums to 1 over K.
         """
+        small = resize_image(image, shrunk_size((image.shape[0], image.shape[1]), self.longest))
+        strips = self._tiled(small, ways)
+        if small.shape != image.shape:
+            whole = np.concatenate([joined for _, joined in strips], axis=1)
+            strips = _as_probabilities(enlarged(whole, small, image), len(ways))
+        for top, joined in strips:
+            yield top, dict(zip(ways, np.split(joined, len(ways)), strict=True))
+
+    def _tiled(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Strips of all ways on top of each other, float32 [ways × K, rows, W]."""
 
         def predict(rows: slice, columns: slice) -> NDArray[np.float32]:
             tile = np.ascontiguousarray(image[rows, columns])
             return np.concatenate(list(self._ways(tile, ways)))
 
-        height, width = image.shape[:2]
-        for top, joined in in_strips((height, width), self.tile, self.tile // 8, predict):
-            yield top, dict(zip(ways, np.split(joined, len(ways)), strict=True))
+        return in_strips((image.shape[0], image.shape[1]), self.tile, self.tile // 8, predict)
 
-    def needs_tiles(self, record: Record) -> bool:
-        """Whether an image is of several tiles; False for one that cannot be read."""
+    def needs_much_memory(self, record: Record) -> bool:
+        """Whether an image is of several tiles, or is very large itself; False for one that cannot be read."""
         try:
-            return max(image_size(record.image)) > self.tile
+            size = image_size(record.image)
         except DataError:
             return False
+        return max(shrunk_size(size, self.longest)) > self.tile or has_many_pixels(record.image)
 
     def masks(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> dict[Way, NDArray[np.uint8]]:
         """For each way uint8 [H, W]: 0 background, 1 + class index."""
@@ -90,6 +109,16 @@ class Predictor:
                     else logits.probabilities()
                 )
             yield smoothed(image, found[size], config.crf) if crf else found[size]
+
+
+def _as_probabilities(
+    strips: Iterator[tuple[int, NDArray[np.float32]]], count: int
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Enlarged maps of `count` predictions, each with values of at least 0 and a sum of 1 again."""
+    for top, joined in strips:
+        maps = joined.clip(min=0).reshape(count, -1, *joined.shape[1:])
+        maps /= maps.sum(axis=1, keepdims=True)
+        yield top, maps.reshape(joined.shape)
 
 
 def predict_masks(
@@ -124,4 +153,4 @@ def predict_masks(
     prepared_for_inference(fabric, predictor.net)
     where = next(iter(folders.values())).parent
     finished = f"the masks of all other images are in {where}"
-    work_through(fabric, todo, work, title, finished, predictor.needs_tiles)
+    work_through(fabric, todo, work, title, finished, predictor.needs_much_memory)

@@ -144,7 +144,7 @@ def _segment(job: Job) -> None:
     if not (config.data.val and config.predict.ways):
         return
     net = load_segmenter(config.segment, config.seed, job.data.train.classes, job.path(name), classifier)
-    predictor = Predictor(net, config.predict, config.machine.precision)
+    predictor = Predictor(net, config.predict, config.machine.precision, longest=config.longest)
     folders = {way: job.folder.predictions(source, "val", way) for way in config.predict.ways}
     for way in folders:
         claim(job, predictions_name(source, way))

@@ -101,7 +101,7 @@ def class_signs(
 
     def look(record: Record) -> tuple[NDArray[np.int64], PhotoSigns] | None:
         path = cam_path(folder, record.id)
-        (keys, weight, prototype), image = load_cams(path), read_image(record.image)
+        (keys, weight, prototype), image = load_cams(path), read_image(record.image, record.longest)
         if weight.shape[1:] != image.shape[:2]:
             raise DataError(path, f"CAMs of {weight.shape[1:]} pixels for an image of {image.shape[:2]}")
         signs = photo_signs(image, weight, prototype) if len(keys) > 1 else None

@@ -31,6 +31,15 @@ class Data:
     val: DataSet | None
     mapped: DataSet | None = None
 
+    def at_most(self, longest: int | None) -> Data:
+        """The same, photographs worked on at a long side of at most `longest` pixels."""
+        train, scoring, val, mapped = (
+            None if split is None else split.at_most(longest)
+            for split in (self.train, self.scoring, self.val, self.mapped)
+        )
+        assert train is not None
+        return Data(train, scoring, val, mapped)
+
     def splits(self) -> Iterator[tuple[str, DataSet]]:
         """The splits that get CAMs, by name."""
         yield "train", self.train if self.mapped is None else self.mapped
