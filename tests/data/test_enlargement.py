@@ -63,6 +63,8 @@ def test_labels_end_where_the_photograph_has_its_edge() -> None:
     image = np.where(truth[..., None] == 7, [200, 60, 40], [40, 120, 90]).astype(np.uint8)
     small = resize_image(image, (15, 20))
     labels = resize_labels(truth, (15, 20))
+    whole = np.concatenate([strip for _, strip in enlarged((labels == 7)[None].astype(np.float32), small, image)], 1)
+    assert np.array_equal(enlarged_labels(labels, small, image) == 7, whole[0] > 0.5)
     wrong = (enlarged_labels(labels, small, image) != truth).mean()
     assert set(np.unique(enlarged_labels(labels, small, image))) == {7, 255}
     assert wrong < 0.002 < 0.02 < (resize_labels(labels, truth.shape) != truth).mean()

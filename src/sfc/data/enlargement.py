@@ -46,7 +46,7 @@ def enlarged(
 
 
 def enlarged_labels(labels: NDArray[np.uint8], small: NDArray[np.uint8], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A label map of a shrunk image at the size of the image; see `enlarged`.
+    """A label map of a shrunk image at the size of the image: the strongest of its labels' maps, see `enlarged`.
 
     Args:
         labels: uint8 [h, w] of any values.
@@ -59,10 +59,39 @@ def enlarged_labels(labels: NDArray[np.uint8], small: NDArray[np.uint8], image: 
     if labels.shape == image.shape[:2]:
         return labels
     values = np.unique(labels)
-    found = np.empty(image.shape[:2], np.uint8)
-    for top, strip in enlarged((labels == values[:, None, None]).astype(np.float32), small, image):
-        found[top : top + strip.shape[1]] = values[strip.argmax(axis=0)]
+    maps = torch.from_numpy((labels == values[:, None, None]).astype(np.float32))
+    slopes, offsets = _linear_in_colours(maps, _colours(small))
+    width = labels.shape[1]
+    table = torch.cat([slopes, offsets[:, None]], dim=1).permute(2, 3, 0, 1).reshape(-1, 4 * len(values))
+    is_mixed = torch.from_numpy(_is_mixed(labels))
+    rows, columns = _Between(labels.shape[0], image.shape[0]), _Between(width, image.shape[1])
+    found = labels[rows.nearest.numpy()[:, None], columns.nearest.numpy()]
+    for top in range(0, image.shape[0], ROWS):
+        some = slice(top, top + ROWS)
+        # Away from every border the maps are 0 and 1, and the nearest label is the answer.
+        y, x = is_mixed[rows.before[some, None], columns.before].nonzero(as_tuple=True)
+        if not len(y):
+            continue
+        y = y + top
+        left, right, share = columns.before[x], columns.after[x], columns.share[x, None]
+        above, below = (
+            torch.lerp(table[row * width + left], table[row * width + right], share)
+            for row in (rows.before[y], rows.after[y])
+        )
+        linear = torch.lerp(above, below, rows.share[y, None]).reshape(-1, len(values), 4)
+        colours = torch.from_numpy(image[y.numpy(), x.numpy()]).float() / 255
+        strongest = (torch.einsum("nkc,nc->nk", linear[:, :, :3], colours) + linear[:, :, 3]).argmax(dim=1)
+        found[y.numpy(), x.numpy()] = values[strongest.numpy()]
     return found
+
+
+def _is_mixed(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether some coefficient between a cell and those below and to the right knows of two labels; bool [h, w]."""
+    reach = 4 * RADIUS + 1  # windows of windows
+    index = torch.from_numpy(labels.astype(np.float32))[None]
+    most, least = (sign * F.max_pool2d(sign * index, reach, 1, 2 * RADIUS) for sign in (1, -1))
+    mixed = F.pad((most != least).float(), (0, 1, 0, 1))
+    return F.max_pool2d(mixed, 2, 1)[0].numpy() > 0
 
 
 def _colours(image: NDArray[np.uint8]) -> Tensor:
@@ -94,6 +123,7 @@ class _Between:
         self.before = position.long()
         self.after = (self.before + 1).clamp(max=old - 1)
         self.share = position - self.before
+        self.nearest = torch.where(self.share < 0.5, self.before, self.after)
 
     def along(self, maps: Tensor, axis: int, some: slice = slice(None)) -> Tensor:
         """`maps` at the positions `some` of the new axis."""

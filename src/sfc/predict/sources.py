@@ -22,6 +22,7 @@ from sfc.localize.config import LocalizeConfig
 from sfc.predict.outputs import Strip
 from sfc.refine.crf.labels import LabelCRF
 from sfc.refine.refiner import Maps, RefineConfig
+from sfc.segment.config import Way
 from sfc.segment.predict import Predictor
 from sfc.settings.read import plain_values
 
@@ -57,8 +58,12 @@ class Source(Protocol):
         """What the masks depend on, plain values."""
         ...
 
-    def strips(self, record: Record, image: NDArray[np.uint8]) -> Iterator[Strip]:
-        """The mask of uint8 [H, W, 3], from top to bottom. Raises DataError where the photograph is at fault."""
+    def strips(self, record: Record, image: NDArray[np.uint8], probabilities: bool) -> Iterator[Strip]:
+        """The mask of uint8 [H, W, 3], from top to bottom, with probabilities where they are wanted.
+
+        Raises:
+            DataError: the photograph is at fault.
+        """
         ...
 
 
@@ -91,11 +96,11 @@ class SegmenterSource:
             settings["crf"] = None
         return {"masks by": "segmenter", "weights": self._weights, "settings": settings}
 
-    def strips(self, record: Record, image: NDArray[np.uint8]) -> Iterator[Strip]:  # noqa: ARG002
-        """Argmax and probabilities, one strip for a row of tiles."""
-        for top, ways in self._predictor.strips(image, ("multi+crf",) if self.crf else ("multi",)):
-            (probabilities,) = ways.values()
-            yield top, probabilities.argmax(axis=0).astype(np.uint8), probabilities
+    def strips(self, record: Record, image: NDArray[np.uint8], probabilities: bool) -> Iterator[Strip]:  # noqa: ARG002
+        """See `Source`."""
+        way: Way = "multi+crf" if self.crf else "multi"
+        for strip in self._predictor.strips(image, (way,), probabilities=probabilities):
+            yield strip.top, strip.labels[way], strip.probabilities.get(way)
 
 
 class CamSource:
@@ -156,7 +161,7 @@ class CamSource:
             },
         }
 
-    def strips(self, record: Record, image: NDArray[np.uint8]) -> Iterator[Strip]:
+    def strips(self, record: Record, image: NDArray[np.uint8], probabilities: bool) -> Iterator[Strip]:  # noqa: ARG002
         """One strip; it has no probabilities.
 
         Raises:

@@ -59,7 +59,7 @@ def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outpu
 
     def work(record: Record) -> None:
         image = read_image(record.image)
-        outputs.write(record.id, image, len(source.classes) + 1, source.strips(record, image))
+        outputs.write(record.id, image, len(source.classes) + 1, source.strips(record, image, outputs.probabilities))
 
     where = f"the masks of all other photographs are in {outputs.folder / 'masks'}"
     try:

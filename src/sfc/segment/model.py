@@ -71,7 +71,8 @@ class Model:
         Raises:
             ValueError: the image is not uint8 [H, W, 3].
         """
-        return np.concatenate([strip[way] for _, strip in self._predictor.strips(image, (way,))], axis=1)
+        strips = self._predictor.strips(image, (way,))
+        return np.concatenate([strip.probabilities[way] for strip in strips], axis=1)
 
     def mask(self, image: NDArray[np.uint8], way: Way = "multi") -> NDArray[np.uint8]:
         """uint8 [H, W]: 0 background, 1 + class index; see `probabilities`."""

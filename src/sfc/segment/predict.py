@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from sfc.data.enlargement import enlarged
+from sfc.data.enlargement import enlarged, enlarged_labels
 from sfc.data.images import has_many_pixels, image_size, mask_path, read_image, shrunk_size, write_mask
 from sfc.data.pixels import resize_image
 from sfc.data.records import DataSet, Record
@@ -25,7 +26,21 @@ from sfc.segment.tiles import in_strips
 
 TILE = 1024
 """Images that are higher or wider are predicted in tiles of at most this side."""
-Strip = tuple[int, dict[Way, NDArray[np.float32]]]
+
+
+class Strip(NamedTuple):
+    """Some rows of an image, in several ways.
+
+    Attributes:
+        top: the first of them.
+        labels: uint8 [rows, W]: 0 background, 1 + class index. Of a photograph that was shrunk they are drawn to its
+            edges by themselves, and may differ there from the strongest of the probabilities.
+        probabilities: float32 [K, rows, W], sums to 1 over K; empty where they were not wanted.
+    """
+
+    top: int
+    labels: dict[Way, NDArray[np.uint8]]
+    probabilities: dict[Way, NDArray[np.float32]]
 
 
 class Predictor:
@@ -51,23 +66,34 @@ class Predictor:
     ) -> None:
         self.net, self.config, self.precision, self.tile, self.longest = net, config, precision, tile, longest
 
-    def strips(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> Iterator[Strip]:
-        """Probabilities of the image's rows, from top to bottom; an image of one tile is one strip.
+    def strips(self, image: NDArray[np.uint8], ways: Sequence[Way], *, probabilities: bool = True) -> Iterator[Strip]:
+        """Answers for the image's rows, from top to bottom; an image of one tile is one strip.
 
         Args:
             image: uint8 [H, W, 3].
             ways: which, at least one.
-
-        Yields:
-            The strip's first row; and for each way float32 [K, rows, W], sums to 1 over K.
+            probabilities: False: of a photograph that was shrunk they are not enlarged, which takes seconds.
         """
         small = resize_image(image, shrunk_size((image.shape[0], image.shape[1]), self.longest))
-        strips = self._tiled(small, ways)
-        if small.shape != image.shape:
-            whole = np.concatenate([joined for _, joined in strips], axis=1)
-            strips = _as_probabilities(enlarged(whole, small, image), len(ways))
-        for top, joined in strips:
-            yield top, dict(zip(ways, np.split(joined, len(ways)), strict=True))
+        tiled = self._tiled(small, ways)
+        if small.shape == image.shape:
+            for top, joined in tiled:
+                found = dict(zip(ways, np.split(joined, len(ways)), strict=True))
+                yield Strip(top, {way: _strongest(maps) for way, maps in found.items()}, found)
+            return
+        whole = np.concatenate([joined for _, joined in tiled], axis=1)
+        labels = {
+            way: enlarged_labels(_strongest(maps), small, image)
+            for way, maps in zip(ways, np.split(whole, len(ways)), strict=True)
+        }
+        if not probabilities:
+            yield Strip(0, labels, {})
+            return
+        for top, joined in enlarged(whole, small, image):
+            rows = slice(top, top + joined.shape[1])
+            maps = joined.clip(min=0).reshape(len(ways), -1, *joined.shape[1:])
+            maps /= maps.sum(axis=1, keepdims=True)
+            yield Strip(top, {way: mask[rows] for way, mask in labels.items()}, dict(zip(ways, maps, strict=True)))
 
     def _tiled(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Strips of all ways on top of each other, float32 [ways × K, rows, W]."""
@@ -89,9 +115,9 @@ class Predictor:
     def masks(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> dict[Way, NDArray[np.uint8]]:
         """For each way uint8 [H, W]: 0 background, 1 + class index."""
         masks = {way: np.empty(image.shape[:2], np.uint8) for way in ways}
-        for top, strip in self.strips(image, ways):
-            for way, probabilities in strip.items():
-                masks[way][top : top + probabilities.shape[1]] = probabilities.argmax(axis=0)
+        for strip in self.strips(image, ways, probabilities=False):
+            for way, labels in strip.labels.items():
+                masks[way][strip.top : strip.top + len(labels)] = labels
         return masks
 
     def _ways(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> Iterator[NDArray[np.float32]]:
@@ -111,14 +137,8 @@ class Predictor:
             yield smoothed(image, found[size], config.crf) if crf else found[size]
 
 
-def _as_probabilities(
-    strips: Iterator[tuple[int, NDArray[np.float32]]], count: int
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Enlarged maps of `count` predictions, each with values of at least 0 and a sum of 1 again."""
-    for top, joined in strips:
-        maps = joined.clip(min=0).reshape(count, -1, *joined.shape[1:])
-        maps /= maps.sum(axis=1, keepdims=True)
-        yield top, maps.reshape(joined.shape)
+def _strongest(maps: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return maps.argmax(axis=0).astype(np.uint8)
 
 
 def predict_masks(
