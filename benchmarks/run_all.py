@@ -15,8 +15,8 @@ from measure import Figure
 
 HERE = Path(__file__).parent
 HELPERS = {"measure.py", "yardstick.py", "run_all.py"}
-NEED_RUNS = {"public_photographs.py", "signs.py"}
-"""They look at finished runs, which they take as arguments."""
+NEED_RUNS = {"photograph_sizes.py", "public_photographs.py", "signs.py"}
+"""They look at data or finished runs, which they take as arguments."""
 
 
 def run(script: Path) -> tuple[list[Figure], bool]:

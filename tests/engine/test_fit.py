@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -134,7 +135,7 @@ def test_interrupted_at_any_step_it_saves_that_step_and_goes_on_bit_identical(tm
     rare = replace(CPU, checkpoint_every=1000)
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
 
-    def interrupt(batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+    def interrupt(batch: dict[str, Tensor], host: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         if step == 5:
             os.kill(os.getpid(), number)
         return batch
@@ -156,7 +157,7 @@ def test_a_second_interruption_does_not_wait_unless_it_is_the_first_one_again(
     clock = [0.0]
     monkeypatch.setattr("sfc.engine.interruption.time", SimpleNamespace(monotonic=lambda: clock[0]))
 
-    def interrupt(batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+    def interrupt(batch: dict[str, Tensor], host: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         if step == 2:
             os.kill(os.getpid(), signal.SIGINT)
             clock[0] += pause
@@ -216,7 +217,7 @@ def test_a_slow_training_is_saved_by_time(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("sfc.engine.interruption.time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr("sfc.engine.fit.save_checkpoint", lambda path, content: saved.append(content["step"]))
 
-    def wait(batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+    def wait(batch: dict[str, Tensor], host: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         clock[0] += 100
         return batch
 
@@ -272,7 +273,7 @@ class Interrupted(Exception):
 def test_resumed_run_has_the_same_weights_and_log(tmp_path: Path, stop: int) -> None:
     whole = train(tmp_path / "whole", CONFIG)
 
-    def interrupt(batch: dict, step: int) -> dict:
+    def interrupt(batch: dict, host: dict, step: int) -> dict:
         if step == stop:
             raise Interrupted
         return batch
@@ -333,7 +334,7 @@ SCRIPT = textwrap.dedent("""
     sys.path.insert(0, {tests!r})
     import test_fit as t
     from dataclasses import replace
-    def slow(batch, step):
+    def slow(batch, host, step):
         time.sleep(0.01)
         return batch
     t.train(Path(sys.argv[1]), t.CONFIG, replace(t.CPU, workers=2), before_step=slow)
@@ -366,7 +367,7 @@ def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
     train(tmp_path, CONFIG)
     before = (tmp_path / "checkpoint.pt").stat().st_mtime_ns
 
-    def never(batch: dict, step: int) -> dict:
+    def never(batch: dict, host: dict, step: int) -> dict:
         raise Interrupted
 
     train(tmp_path, CONFIG, before_step=never)
@@ -398,7 +399,7 @@ def test_a_finished_training_is_loaded_only_for_what_it_was_begun_with(tmp_path:
 def test_how_often_it_saves_may_change_within_a_training(tmp_path: Path) -> None:
     whole = train(tmp_path / "whole", CONFIG)
 
-    def interrupt(batch: dict, step: int) -> dict:
+    def interrupt(batch: dict, host: dict, step: int) -> dict:
         if step == 11:
             raise Interrupted
         return batch
@@ -439,7 +440,7 @@ def test_unreadable_image_ends_training_with_its_own_message(tmp_path: Path, wor
 
 
 def test_loss_that_is_not_finite_stops_before_the_weights_are_spoilt(tmp_path: Path) -> None:
-    def poison(batch: dict, step: int) -> dict:
+    def poison(batch: dict, host: dict, step: int) -> dict:
         return {**batch, "y": batch["y"] * float("nan")} if step == 6 else batch
 
     with pytest.raises(SFCError, match="loss is nan at step 6"):
@@ -447,6 +448,56 @@ def test_loss_that_is_not_finite_stops_before_the_weights_are_spoilt(tmp_path: P
     saved = load_checkpoint(tmp_path / "checkpoint.pt")
     assert saved["step"] == 4
     assert all(torch.isfinite(value).all() for value in saved["model"].values())
+
+
+def test_losses_that_are_read_seldom_are_the_same_and_stop_before_the_weights_are_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poison(batch: dict, host: dict, step: int) -> dict:
+        return {**batch, "y": batch["y"] * float("nan")} if step == 6 else batch
+
+    def losses(folder: Path) -> list[str]:
+        return [row.rsplit(",", 1)[0] for row in (folder / "log.csv").read_text().splitlines()]
+
+    train(tmp_path / "often", CONFIG)
+    monkeypatch.setattr("sfc.engine.fit.steps_between_reads", lambda device: 3)
+    train(tmp_path / "seldom", CONFIG)
+    assert losses(tmp_path / "seldom") == losses(tmp_path / "often")
+    monkeypatch.setattr("sfc.engine.fit.steps_between_reads", lambda device: 1000)
+    with pytest.raises(SFCError, match="loss is nan at step 6"):
+        train(tmp_path / "poisoned", CONFIG, before_step=poison)
+    saved = load_checkpoint(tmp_path / "poisoned" / "checkpoint.pt")
+    assert saved["step"] == 4
+    assert all(torch.isfinite(value).all() for value in saved["model"].values())
+
+
+def test_state_of_the_optimiser_goes_where_the_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Fabric.setup` moves weights to their device; another dtype stands for it here."""
+
+    def interrupt(batch: dict, host: dict, step: int) -> dict:
+        if step == 6:
+            raise Interrupted
+        return batch
+
+    with pytest.raises(Interrupted):
+        train(tmp_path, CONFIG, before_step=interrupt)
+    setup, made = Fabric.setup, []
+
+    def moving(fabric: Fabric, objective: nn.Module, optimiser: torch.optim.Optimizer) -> tuple:
+        made.extend(setup(fabric, objective, optimiser))
+        made[0].double()
+        return tuple(made)
+
+    def stop(batch: dict, host: dict, step: int) -> dict:
+        raise Interrupted
+
+    monkeypatch.setattr(Fabric, "setup", moving)
+    with pytest.raises(Interrupted):
+        train(tmp_path, CONFIG, before_step=stop)
+    weights = made[1].param_groups[0]["params"]
+    moments = [value for weight in weights for value in made[1].state[weight].values() if value.shape == weight.shape]
+    assert moments
+    assert all(value.dtype == torch.float64 for value in (*weights, *moments))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

@@ -156,7 +156,7 @@ def test_masks_by_cams_with_given_and_predicted_labels(
     table.write_text(table.read_text().replace("red;blue", "green"))
     assert predict(*given, "--labels", table, "--out", tmp_path / "given") == 2
     assert "settings.labels was" in capsys.readouterr().err
-    assert predict(*given, "--out", tmp_path / "predicted", "--crf=true", "--tile=64") == 0
+    assert predict(*given, "--out", tmp_path / "predicted", "--crf=true") == 0
     assert masks(tmp_path / "predicted")["wide.png"].shape == (90, 150)
     assert predict(squares_run, photos, "--source=cams", "--labels", table, "--out", tmp_path / "more") == 2
     assert "grey.png: has no row in the table of labels" in capsys.readouterr().err

@@ -25,13 +25,14 @@ class ImageBank:
         self.slots: list[Sample | None] = [None] * num_classes
         self.device = torch.device("cpu")
 
-    def put(self, image: Tensor, label: Tensor, rectangle: Tensor) -> None:
+    def put(self, image: Tensor, label: Tensor, rectangle: Tensor, shown: Tensor | None = None) -> None:
         """Stores each image in the slot of every class that it shows; the last one of a batch stays.
 
         Args:
             image: [N, 3, H, W], any dtype (uint8 keeps the bank small).
             label: [N, C] of 0 and 1.
             rectangle: int64 [N, 4], the real pixels of each crop.
+            shown: `label` in the host's memory, which is looked at so that nobody waits for a device; None: itself.
 
         Raises:
             ValueError: `label` has another number of classes than the bank.
@@ -40,7 +41,7 @@ class ImageBank:
             raise ValueError(f"labels of {label.shape[1]} classes for a bank of {len(self.slots)}")
         self.device = image.device
         # Rows come in order, so the last one of a class stays.
-        row_of = {class_index: row for row, class_index in label.nonzero().tolist()}
+        row_of = {class_index: row for row, class_index in (label if shown is None else shown).nonzero().tolist()}
         # Copies, so that the batch can be freed; classes of one image share its copy.
         copies = {row: (image[row].clone(), label[row].clone(), rectangle[row].clone()) for row in set(row_of.values())}
         for class_index, row in row_of.items():

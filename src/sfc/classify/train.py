@@ -121,11 +121,11 @@ class BatchMaker:
     def _random(self, stream: int, step: int, rank: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, stream, step, rank])
 
-    def __call__(self, batch: Batch, step: int) -> Batch:
+    def __call__(self, batch: Batch, host: Batch, step: int) -> Batch:
         """A step's batch on its device: uint8 images in, float images out."""
         image, label, rectangle = batch["image"], batch["label"], batch["rectangle"]
         if self.config.bank_draws:
-            self.bank.put(image, label, rectangle)
+            self.bank.put(image, label, rectangle, host["label"])
             drawn = self.bank.draw(self.config.bank_draws, self._random(BANK_STREAM, step, self.rank))
             if drawn is not None:
                 image, label, rectangle = (

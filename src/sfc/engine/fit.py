@@ -58,7 +58,8 @@ class Training:
         warmup: steps over which the learning rate rises linearly from 0.
         poly_every: steps between two changes of the learning rate's decay.
         clip: gradient norm above which gradients are scaled down; 0: never.
-        before_step: changes a batch on its device, for instance by appending images from the bank.
+        before_step: changes a batch on its device, for instance by appending images from the bank; it is also given
+            the batch as it is in the host's memory, to look at values without waiting for the device, and the step.
         split: makes parts of such a batch, which go through the network one after the other to save memory, as many on
             every process. The mean of a loss term over parts and processes must be that of the whole batch.
         states: what a resumed run needs back, by name.
@@ -74,7 +75,7 @@ class Training:
     warmup: int = 0
     poly_every: int = 1
     clip: float = 0.0
-    before_step: Callable[[Batch, int], Batch] | None = None
+    before_step: Callable[[Batch, Batch, int], Batch] | None = None
     split: Callable[[Batch], Sequence[Batch]] | None = None
     states: Mapping[str, Stateful] = field(default_factory=dict)
     after_epoch: Callable[[int], None] | None = None
@@ -83,6 +84,11 @@ class Training:
 def steps_per_epoch(images: int, config: TrainingConfig) -> int:
     """Whole batches in one pass; a data set smaller than a batch still makes one step."""
     return max(1, images // config.batch)
+
+
+def steps_between_reads(device: torch.device) -> int:
+    """Steps after which losses are read from their device: whoever reads waits for all that it still has to do."""
+    return 1 if device.type == "cpu" else 20
 
 
 class StepBatches:
@@ -157,6 +163,7 @@ class _Fit:
         self.per_epoch = steps_per_epoch(self.images, config)
         self.steps = config.epochs * self.per_epoch
         self.versions = versions()
+        self.read_every = steps_between_reads(fabric.device)
 
     def run(self, title: str) -> None:
         fabric, job = self.fabric, self.job
@@ -172,11 +179,12 @@ class _Fit:
         if self.machine.compile:
             job.objective.compile()
         optimiser = make_optimiser(self.config, job.groups)
+        objective, optimiser = fabric.setup(job.objective, optimiser)
         if saved is not None:
+            # Only now are the weights on their device, where the optimiser puts its state too.
             optimiser.load_state_dict(saved["optimiser"])
             for name, state in self._own_states(saved).items():
                 job.states[name].load_state_dict(state)
-        objective, optimiser = fabric.setup(job.objective, optimiser)
         self._steps(objective, optimiser, saved["step"] if saved else 0, title)
 
     def _steps(self, objective: nn.Module, optimiser: torch.optim.Optimizer, first: int, title: str) -> None:
@@ -192,6 +200,7 @@ class _Fit:
             worker_init_fn=leave_signals_to_the_parent,
         )
         objective.train()
+        pending: list[tuple[int, dict[str, Tensor], float]] = []
         with (
             TrainingLog(self.log_folder, title, self.steps, first, active=fabric.is_global_zero) as log,
             Interruption(alone=fabric.world_size == 1) as interruption,
@@ -201,26 +210,46 @@ class _Fit:
                     raise batch
                 losses = self._step(objective, optimiser, batch, step)
                 done = step + 1
-                log.record(step, losses, optimiser.param_groups[0]["lr"], config.batch)
+                is_due = done % self.machine.checkpoint_every == 0 or done == self.steps or interruption.is_due
+                pending.append((step, losses, optimiser.param_groups[0]["lr"]))
+                if is_due or len(pending) == self.read_every or done % self.per_epoch == 0:
+                    self._record(log, pending)
                 if done % self.per_epoch == 0 and self.job.after_epoch is not None:
                     self.job.after_epoch(done // self.per_epoch)
                     objective.train()
-                if done % self.machine.checkpoint_every == 0 or done == self.steps or interruption.is_due:
+                if is_due:
                     log.flush()
                     self._save(optimiser, done)
                     interruption.saved()
 
-    def _step(self, objective: nn.Module, optimiser: Any, batch: Batch, step: int) -> dict[str, float]:
-        """One optimiser step; returns the loss terms."""
+    def _record(self, log: TrainingLog, pending: list[tuple[int, dict[str, Tensor], float]]) -> None:
+        """Enters steps into the log; the one place where the host waits for the device.
+
+        Raises:
+            SFCError: a loss is not finite.
+        """
+        for step, losses, learning_rate in pending:
+            values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+            if not math.isfinite(values["total"]):
+                raise SFCError(
+                    f"the loss is {values['total']} at step {step}: lower training.learning_rate; "
+                    f"the last checkpoint ({self.checkpoint}) is from before"
+                )
+            log.record(step, values, learning_rate, self.config.batch)
+        pending.clear()
+
+    def _step(self, objective: nn.Module, optimiser: Any, batch: Batch, step: int) -> dict[str, Tensor]:
+        """One optimiser step; returns the loss terms, which are still on the device."""
         fabric, config = self.fabric, self.config
         # Dropout and the like draw from here: a pure function of seed, step and process, so nothing needs saving.
         torch.manual_seed(int(np.random.SeedSequence([self.job.seed, step, fabric.global_rank]).generate_state(1)[0]))
         factor = schedule(step, self.steps, self.job.warmup, self.job.poly_every)
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * group["factor"] * factor
-        batch = {name: value.to(fabric.device, non_blocking=True) for name, value in batch.items()}
+        host = batch
+        batch = {name: value.to(fabric.device, non_blocking=True) for name, value in host.items()}
         if self.job.before_step is not None:
-            batch = self.job.before_step(batch, step)
+            batch = self.job.before_step(batch, host, step)
         optimiser.zero_grad(set_to_none=True)
         losses = self._backward(objective, self.job.split(batch) if self.job.split is not None else [batch])
         if self.job.clip:
@@ -229,14 +258,8 @@ class _Fit:
         # The mean over processes is what one process with the whole batch would have seen.
         mean = fabric.all_reduce(stacked, reduce_op="mean")
         assert isinstance(mean, Tensor)
-        values = dict(zip(losses, mean.tolist(), strict=True))
-        if not math.isfinite(values["total"]):
-            raise SFCError(
-                f"the loss is {values['total']} at step {step}: lower training.learning_rate; "
-                f"the last checkpoint ({self.checkpoint}) is from before"
-            )
         optimiser.step()
-        return values
+        return dict(zip(losses, mean, strict=True))
 
     def _backward(self, objective: Any, parts: Sequence[Batch]) -> dict[str, Tensor]:
         """Adds up the gradients of all parts; returns the mean of each loss term over them."""

@@ -67,7 +67,7 @@ class BatchSplitter:
     def __init__(self, fabric: Fabric, grids: Sequence[Size], parts: int, pixels: PixelValues) -> None:
         self.fabric, self.grids, self.parts, self.pixels = fabric, grids, parts, pixels
 
-    def __call__(self, batch: Batch, step: int) -> Batch:  # noqa: ARG002
+    def __call__(self, batch: Batch, host: Batch, step: int) -> Batch:  # noqa: ARG002
         """Normalised images; and counts over all processes and parts, so that these share one mean over cells."""
         pixels = self.pixels.normalise_crops(batch["image"], batch["rectangle"])
         counts = self.fabric.all_reduce(label_counts(batch["label"], self.grids), reduce_op="mean")

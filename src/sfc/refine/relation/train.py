@@ -59,7 +59,7 @@ class BatchMaker:
     def __init__(self, fabric: Fabric, radius: int, pixels: PixelValues) -> None:
         self.fabric, self.radius, self.pixels = fabric, radius, pixels
 
-    def __call__(self, batch: Batch, step: int) -> Batch:  # noqa: ARG002
+    def __call__(self, batch: Batch, host: Batch, step: int) -> Batch:  # noqa: ARG002
         """Normalised images; and pair counts over all processes, so that they share one mean over pairs."""
         counts = self.fabric.all_reduce(pair_counts(batch["label"], self.radius), reduce_op="mean")
         return {
