@@ -124,15 +124,23 @@ class PngMask:
         path: the mask, see `read_mask`.
         num_classes: foreground classes.
         image: the image it belongs to.
+        shows_classes: whether its image has labels, so that a mask of 0 and 255 must be a mistake.
     """
 
     path: Path
     num_classes: int
     image: Path
+    shows_classes: bool = False
 
     def load(self) -> np.ndarray:
         """uint8 [H, W]: 0 background, 1 + class index, 255 ignored. Raises DataError."""
-        return read_mask(self.path, self.num_classes, image_size(self.image))
+        mask = read_mask(self.path, self.num_classes, image_size(self.image))
+        if self.shows_classes and (mask == IGNORE).any() and not ((mask > 0) & (mask < IGNORE)).any():
+            raise DataError(
+                self.path,
+                f"holds 0 and {IGNORE} alone, so its object is ignored; write 1 for the first class, 2 for the second",
+            )
+        return mask
 
 
 def mask_path(folder: Path, image_id: str) -> Path:

@@ -16,7 +16,8 @@ from sfc.networks.probing import probe, takes
 from sfc.networks.timm_models import pixel_values, timm_features
 
 PADDED_TO = 32
-SMALLEST_PROBE = 64
+SMALLEST_PROBE, LARGEST_PROBE = 64, 1024
+USUAL_SIDES = (256, 320)
 ODD = (33, 47)
 """Height and width that are a multiple of nothing."""
 STEM_NAMES = (
@@ -85,9 +86,13 @@ class Backbone(nn.Module):
             self.pixels = pixel_values(name)
         self.channels_last_output = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
         self.probed = side = _probe_side(self.model)
+        if side > LARGEST_PROBE:
+            raise ConfigError(f"network.backbone: the stages of '{name}' have strides without a small common multiple")
         # Larger ones may be the one size that a network takes.
         if not takes(self.model, side, side) or (side > SMALLEST_PROBE and not takes(self.model, side // 2, side)):
-            raise ConfigError(f"network.backbone: '{name}' takes images of one size only")
+            several = all(takes(self.model, other, other) for other in USUAL_SIDES)
+            reason = f"cannot see images as small as {side} x {side}" if several else "takes images of one size only"
+            raise ConfigError(f"network.backbone: '{name}' {reason}")
         features = probe(self.model, side, side)
         self.channels = tuple(self._nchw(feature).shape[1] for feature in features)
         self.strides = tuple(side // self._nchw(feature).shape[2] for feature in features)

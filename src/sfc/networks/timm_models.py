@@ -53,15 +53,13 @@ def timm_features(name: str, *, pretrained: bool, weights: str, output_stride: i
         raise ConfigError(f"network.backbone: timm knows no model '{name}'")
     given = read_weights(weights) if weights else None
     blocks, dilations = _plain(name)
-    if blocks:
+    attempts: list[dict[str, Any]] = [{"output_stride": output_stride}, {"strict_img_size": False}, {}]
+    if blocks > 4:
         indices = tuple(blocks * (i + 1) // 4 - 1 for i in range(4))
-        attempts: list[dict[str, Any]] = [{"dynamic_img_size": True, "dynamic_img_pad": True}, {}]
-    else:
-        indices = (-4, -3, -2, -1)
-        attempts = [{"output_stride": output_stride}, {"strict_img_size": False}, {}]
+        attempts = [{"dynamic_img_size": True, "dynamic_img_pad": True, "out_indices": indices}, *attempts]
     failures = []
     for attempt in attempts:
-        options = {**attempt, "out_indices": indices}
+        options = {"out_indices": (-4, -3, -2, -1), **attempt}
         try:
             if given is not None:
                 with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten

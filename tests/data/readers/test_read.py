@@ -27,6 +27,7 @@ def table(tmp_path: Path) -> DataConfig:
         write_mask(tmp_path / "masks" / f"{name}.png", np.ones((2, 3), dtype=np.uint8))
     (tmp_path / "train.csv").write_text("image,labels\na.png,x\nb.png,y\nc.png,\n")
     (tmp_path / "scoring.csv").write_text("image,labels,mask\nc.png,,masks/c.png\na.png,x,masks/a.png\nb.png,y,\n")
+    (tmp_path / "classes.txt").write_text("x\ny\n")
     return DataConfig(root=str(tmp_path), train_masks="scoring.csv", val="scoring.csv")
 
 

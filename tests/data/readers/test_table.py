@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 
 from sfc.data.images import write_mask
 from sfc.data.readers import DataSection as DataConfig
-from sfc.data.readers.table import TableSettings, read_table
+from sfc.data.readers.table import TableSettings, read_table, unused_neighbours
 from sfc.errors import ConfigError, DataError
 
 
@@ -86,11 +87,104 @@ def test_masks_and_the_table_that_has_them(tmp_path: Path) -> None:
     config = make_table(tmp_path, "a.jpg,x;y", "b.jpg,x")
     make_table(tmp_path, "a.jpg,y,m/a.png", "b.jpg,x,", name="scoring.csv", header="image,labels,mask")
     config = DataConfig(root=config.root, train_masks="scoring.csv", val="scoring.csv")
+    assert "scoring.csv, line 2: names a mask, but which value is which class?" in refused(config, "val")
+    (tmp_path / "classes.txt").write_text("x\ny\n")  # nobody has to name it
     for data in (read_table(config, "train_masks"), read_table(config, "val")):
         assert data.classes == ("x", "y")
         assert [record.mask is None for record in data.records] == [False, True]
         assert data.records[0].mask.load().tolist() == [[2] * 4] * 3
     assert [record.mask for record in read_table(config, "train").records] == [None, None]
+
+
+def test_a_class_file_that_lies_beside_the_table_says_what_the_values_of_masks_are(tmp_path: Path) -> None:
+    make_images(tmp_path, "a.jpg")
+    write_mask(tmp_path / "a.png", np.full((3, 4), 1, dtype=np.uint8))
+    config = make_table(tmp_path, "a.jpg,person,a.png", header="image,labels,mask")
+    assert read_table(config, "train").classes == ("person",)  # of one class there is no doubt
+    for first in ("background", "_background_", "Background", "__BACKGROUND__", "person"):
+        names = ["person", "bicycle", "dog"][first == "person" :]
+        (tmp_path / "classes.txt").write_text("\n".join((first, *names)) + "\n")
+        assert read_table(config, "train").classes == ("person", "bicycle", "dog")
+
+
+def test_a_mask_whose_object_is_ignored_is_refused(tmp_path: Path) -> None:
+    make_images(tmp_path, "a.jpg", "b.jpg")
+    mask = np.zeros((3, 4), dtype=np.uint8)
+    mask[1] = 255
+    write_mask(tmp_path / "m.png", mask)
+    config = make_table(tmp_path, "a.jpg,x,m.png", "b.jpg,,m.png", header="image,labels,mask")
+    labelled, negative = read_table(config, "train").records
+    assert (negative.mask.load() == mask).all()
+    with pytest.raises(DataError, match="holds 0 and 255 alone, so its object is ignored; write 1 for the first class"):
+        labelled.mask.load()
+    mask[0, 0] = 1
+    write_mask(tmp_path / "m.png", mask)
+    assert (labelled.mask.load() == mask).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        (("person", '"person, bicycle"'), "line 3: the label 'person, bicycle' looks like several: set "),
+        (("person", "person|dog"), "label_separator to '|', or list it in classes.txt if it is a class"),
+        (("nan", "person"), "line 2: the label 'nan' looks like an empty cell"),
+        (("person", "None"), "line 3: the label 'None' looks like an empty cell"),
+        (("person", "Person"), "line 3: the label 'Person' is 'person' in another spelling"),
+        (("traffic light", "traffic_light"), "the label 'traffic_light' is 'traffic light' in another spelling"),
+        (("dog", "do\u200bg"), r"line 3: the label 'do\u200bg' holds a character that cannot be seen"),
+        (("ｄｏｇ", "dog"), "line 3: the label 'dog' is 'ｄｏｇ' in another spelling"),
+    ],
+)
+def test_labels_that_are_classes_by_mistake_are_refused_unless_they_are_listed(
+    tmp_path: Path, labels: tuple[str, str], reason: str
+) -> None:
+    make_images(tmp_path, "a.jpg", "b.jpg")
+    config = make_table(tmp_path, f"a.jpg,{labels[0]}", f"b.jpg,{labels[1]}")
+    assert reason in refused(config)
+    (tmp_path / "classes.txt").write_text("\n".join(label.strip('"') for label in labels) + "\n")
+    assert len(read_table(config, "train")) == 2
+
+
+def test_every_label_at_fault_is_told_where_faults_are_collected(tmp_path: Path) -> None:
+    make_images(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    config = make_table(tmp_path, "a.jpg,person", "b.jpg,Person", "c.jpg,nan")
+    faults: list[DataError] = []
+    assert read_table(config, "train", faults.append).classes == ("person",)
+    assert [any(word in str(fault) for fault in faults) for word in ("another spelling", "empty cell")] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"image;labels\na.jpg;x\n", "this one is separated by ';': save the table with commas"),
+        (b"image\tlabels\na.jpg\tx\n", "this one is separated by tabs: save the table with commas"),
+        (b"picture,tags\na.jpg,x\n", "image and labels among them; it is 'picture,tags'"),
+        ("image,labels\na.jpg,caf\u00e9\n".encode("cp1252"), "not UTF-8 text, perhaps Windows-1252: save it as UTF-8"),
+        ("image,labels\na.jpg,x\n".encode("utf-16"), "not UTF-8 text, but UTF-16: save it as UTF-8"),
+        (b"image,labels\na.jpg,x,y\n", "line 2: has 3 cells where the first line has 2"),
+    ],
+)
+def test_what_a_spreadsheet_wrote_otherwise_is_said(tmp_path: Path, content: bytes, reason: str) -> None:
+    make_images(tmp_path, "a.jpg")
+    (tmp_path / "train.csv").write_bytes(content)
+    assert reason in refused(DataConfig(root=str(tmp_path)))
+    with pytest.raises(DataError, match=r"train\.csv") as caught:  # also where faults are collected
+        read_table(DataConfig(root=str(tmp_path)), "train", [].append)
+    assert reason in str(caught.value)
+
+
+def test_a_table_of_another_name_is_pointed_at(tmp_path: Path) -> None:
+    make_images(tmp_path, "a.jpg")
+    (tmp_path / "train.tsv").write_text("image\tlabels\na.jpg\tx\n")
+    assert refused(DataConfig(root=str(tmp_path))) == (
+        f"{tmp_path}/train.csv: there is no such table, but train.tsv is there: --data.train train.tsv"
+    )
+
+
+def test_separators_at_the_end_of_every_line_are_no_fault(tmp_path: Path) -> None:
+    make_images(tmp_path, "a.jpg")
+    config = make_table(tmp_path, "a.jpg,x,,")
+    assert read_table(config, "train").classes == ("x",)
 
 
 def test_limit_keeps_the_classes_of_the_whole_table(tmp_path: Path) -> None:
@@ -260,3 +354,14 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "train.xlsx").write_text("")
     with pytest.raises(ConfigError, match=r"train\.xlsx: a table's name ends in \.csv, \.tsv, \.jsonl or \.ndjson"):
         read_table(DataConfig(root=config.root, train="train.xlsx"), "train")
+
+
+def test_tables_beside_the_training_table_that_are_not_read(tmp_path: Path) -> None:
+    make_images(tmp_path, "a.jpg")
+    config = make_table(tmp_path, "a.jpg,x")
+    assert unused_neighbours(config) == {}
+    make_table(tmp_path, "a.jpg,x", name="val.csv")
+    make_table(tmp_path, "a.jpg,x", name="train_with_masks.csv")
+    assert unused_neighbours(config) == {"val": "val.csv", "train_masks": "train_with_masks.csv"}
+    assert unused_neighbours(replace(config, val="other.csv", train_masks="train_with_masks.csv")) == {}
+    assert unused_neighbours(replace(config, format="folders")) == {}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sfc.data.class_list import BACKGROUND, check_classes, read_class_file
+from sfc.data.class_list import BACKGROUND, check_classes, is_background, read_class_file
 from sfc.data.config import DataConfig, Split, kind_of
 from sfc.data.faults import OnFault, refuse
 from sfc.data.listing import record_id
@@ -90,9 +90,9 @@ def _record(folder: Path, image: Path, classes: tuple[str, ...]) -> Record:
     label, *rest = image.relative_to(folder).parts
     if not rest:
         raise DataError(image, f"lies in no class folder; negatives belong into a folder named {BACKGROUND}")
-    if label != BACKGROUND and label not in classes:
+    if not is_background(label) and label not in classes:
         raise DataError(folder / label, "the folder's name is not in the class list")
-    labels = () if label == BACKGROUND else (classes.index(label),)
+    labels = () if is_background(label) else (classes.index(label),)
     return Record(record_id(folder, image), image, labels)
 
 
@@ -101,7 +101,7 @@ def _classes(config: DataConfig, root: Path) -> tuple[str, ...]:
         return read_class_file(root / config.classes)
     folder = root / config.train
     _, names, _ = next(_walk(folder))
-    return check_classes([name for name in names if name != BACKGROUND], folder)
+    return check_classes([name for name in names if not is_background(name)], folder)
 
 
 def images_below(folder: Path) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfc.data.class_list import check_classes, read_class_file
+from sfc.data.class_list import check_classes, read_class_file, require_different, require_one_tag
 from sfc.data.config import DataConfig, Split, kind_of
 from sfc.data.faults import OnFault, refuse
 from sfc.data.images import PngMask
@@ -21,6 +22,9 @@ from sfc.errors import ConfigError, DataError
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson")
+
+CLASS_FILE = "classes.txt"
+"""Beside a table: the class list, if the settings name no other."""
 
 TABLE_SUFFIXES = (*_DELIMITERS, *_JSON_LINES)
 
@@ -54,9 +58,17 @@ class TableReader(Reader):
 def table_with_neighbours(table: Path) -> dict[str, Any]:
     """Settings for a training table and the files of known names beside it."""
     folder, suffix = table.parent, table.suffix
-    beside = {"val": f"val{suffix}", "train_masks": f"train_with_masks{suffix}", "classes": "classes.txt"}
+    beside = {"val": f"val{suffix}", "train_masks": f"train_with_masks{suffix}", "classes": CLASS_FILE}
     present = {key: name for key, name in beside.items() if (folder / name).is_file() and name != table.name}
     return {"format": "table", "root": str(folder), "train": table.name, **present}
+
+
+def unused_neighbours(config: DataConfig) -> dict[str, str]:
+    """Files of known names beside the training table that the settings do not name, by the setting that would."""
+    if config.format != "table":
+        return {}
+    beside = table_with_neighbours(Path(config.root) / config.train)
+    return {key: beside[key] for key in ("val", "train_masks") if key in beside and not getattr(config, key)}
 
 
 def read_table(config: DataConfig, split: Split, on_fault: OnFault = refuse, classes: tuple[str, ...] = ()) -> DataSet:
@@ -65,7 +77,9 @@ def read_table(config: DataConfig, split: Split, on_fault: OnFault = refuse, cla
     Columns, or keys of each JSON object: `image`, a path from `data.root`; `labels`, joined by
     `data.table.label_separator` (in JSON also a list), empty for a negative; `mask`, optional, a PNG from `data.root`.
     Other columns are ignored. Ids are image paths without suffix, so `a.jpg` and `a.png` cannot lie in one folder.
-    Classes come from the class file or are the sorted labels of the training table.
+    Classes come from the class file (`classes.txt` in `data.root` if the settings name none) or are the sorted labels
+    of the training table. Without a class file several classes can have no masks, and labels that look like a mistake
+    are refused.
 
     Args:
         config: where the tables lie.
@@ -75,7 +89,8 @@ def read_table(config: DataConfig, split: Split, on_fault: OnFault = refuse, cla
 
     Raises:
         DataError: a table, image or mask is missing; the table is damaged or empty; a row names no image, an unknown
-            label, or an id that was there before. Names the file and the line.
+            label, one that looks like a mistake, or an id that was there before; masks without a class file. Names the
+            file and the line.
         ConfigError: the table's suffix is unknown, or the label separator is empty.
     """
     root = Path(config.root)
@@ -85,6 +100,14 @@ def read_table(config: DataConfig, split: Split, on_fault: OnFault = refuse, cla
         raise DataError(path, "has no images")
     own_rows = rows if split == "train" else None
     builder = _Builder(root, classes or read_table_classes(config, own_rows, on_fault))
+    if not classes and not _class_file(config) and len(builder.classes) > 1:
+        with_mask = next((row for row in rows if row.mask), None)
+        if with_mask is not None:
+            file = root / CLASS_FILE
+            raise DataError(
+                with_mask.place,
+                f"names a mask, but which value is which class? Write their names into {file}, a line each",
+            )
     records = []
     for row in rows[: (config.limit if split != "train_masks" else 0) or None]:
         try:
@@ -130,7 +153,9 @@ class _Builder:
         unknown = [label for label in row.labels if label not in self.index]
         if unknown:
             raise DataError(row.place, f"the label '{unknown[0]}' is not in the class list")
-        mask = PngMask(self._file(row, row.mask, "mask"), len(self.classes), image) if row.mask else None
+        mask = None
+        if row.mask:
+            mask = PngMask(self._file(row, row.mask, "mask"), len(self.classes), image, bool(row.labels))
         return Record(identity, image, tuple(sorted({self.index[label] for label in row.labels})), mask)
 
     def _file(self, row: _Row, name: str, kind: str) -> Path:
@@ -153,12 +178,34 @@ def read_table_classes(
     Raises:
         DataError: no class is named, or one that cannot be; see `check_classes`.
     """
+    root, separator = Path(config.root), separator_of(config)
+    class_file = _class_file(config)
+    if class_file is not None:
+        return read_class_file(class_file)
+    if rows is None:
+        rows = _read_rows(root / config.train, separator, on_fault)
+    places: dict[str, str] = {}
+    for row in rows:
+        for label in row.labels:
+            places.setdefault(label, row.place)
+    sound: list[tuple[str, str]] = []
+    for label, place in places.items():
+        try:
+            require_one_tag(label, place, separator)
+            require_different([*sound, (label, place)], root / CLASS_FILE)
+        except DataError as fault:
+            on_fault(fault)
+            continue
+        sound.append((label, place))
+    return check_classes(sorted(label for label, _ in sound), root / config.train)
+
+
+def _class_file(config: DataConfig) -> Path | None:
+    """The class file that the settings name, or that lies in its usual place."""
     root = Path(config.root)
     if config.classes:
-        return read_class_file(root / config.classes)
-    if rows is None:
-        rows = _read_rows(root / config.train, separator_of(config), on_fault)
-    return check_classes(sorted({label for row in rows for label in row.labels}), root / config.train)
+        return root / config.classes
+    return root / CLASS_FILE if (root / CLASS_FILE).is_file() else None
 
 
 def _read_rows(path: Path, separator: str, on_fault: OnFault = refuse) -> list[_Row]:
@@ -169,19 +216,32 @@ def _read_rows(path: Path, separator: str, on_fault: OnFault = refuse) -> list[_
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise DataError(path, "there is no such table") from error
+        other = next((suffix for suffix in TABLE_SUFFIXES if path.with_suffix(suffix).is_file()), None)
+        name = path.with_suffix(other).name if other else ""
+        hint = f", but {name} is there: --data.{path.stem} {name}" if path.stem in ("train", "val") and name else ""
+        raise DataError(path, f"there is no such table{hint}") from error
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 text{_other_encoding(path)}"
         raise DataError(path, f"the table cannot be read ({reason})") from error
     delimiter = _DELIMITERS.get(path.suffix.lower())
     items = _json_lines(path, text) if delimiter is None else _delimited(path, text, delimiter)
-    rows = []
+    rows, faults = [], []
     for place, item in items:
         try:
             rows.append(_row(place, item, separator))
         except DataError as fault:
+            faults.append(fault)
             on_fault(fault)
+    if faults and not rows:
+        raise faults[0]
     return rows
+
+
+def _other_encoding(path: Path) -> str:
+    """What a text that is not UTF-8 probably is."""
+    begins = path.read_bytes()[:4]
+    utf16 = begins[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or 0 in begins
+    return ", but UTF-16: save it as UTF-8" if utf16 else ", perhaps Windows-1252: save it as UTF-8"
 
 
 def _row(place: str, item: dict[str, Any] | DataError, separator: str) -> _Row:
@@ -212,8 +272,13 @@ def _delimited(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, dic
             if not header:
                 header = [cell.strip().lower() for cell in cells]
                 if not {"image", "labels"} <= set(header):
-                    raise DataError(place, "the first line must name the columns, image and labels among them")
+                    raise DataError(
+                        place,
+                        f"the first line must name the columns, image and labels among them{_seen(header, delimiter)}",
+                    )
                 continue
+            while len(cells) > len(header) and not cells[-1].strip():
+                cells.pop()  # separators at the end of a line, as spreadsheets write them
             if len(cells) != len(header):
                 hint = "; quote cells that hold a comma" if delimiter == "," else ""
                 yield place, DataError(place, f"has {len(cells)} cells where the first line has {len(header)}{hint}")
@@ -221,6 +286,15 @@ def _delimited(path: Path, text: str, delimiter: str) -> Iterator[tuple[str, dic
                 yield place, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}", f"is damaged ({error})") from error
+
+
+def _seen(header: list[str], delimiter: str) -> str:
+    """What a line that should name the columns is instead."""
+    other = next((c for c in (";", "\t", "|", ",") if c != delimiter and len(header) == 1 and c in header[0]), None)
+    if other is None:
+        return f"; it is {delimiter.join(header)[:60]!r}"
+    name = {"\t": "tabs"}.get(other, f"'{other}'")
+    return f"; this one is separated by {name}: save the table with {'tabs' if delimiter != ',' else 'commas'}"
 
 
 def _json_lines(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any] | DataError]]:
