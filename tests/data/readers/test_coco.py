@@ -80,7 +80,8 @@ def test_small_objects_lie_on_large_ones_whatever_the_order(tmp_path: Path) -> N
 def test_crowds_are_ignored_below_objects_and_give_no_label(tmp_path: Path) -> None:
     counts = [0, 3 * HEIGHT, HEIGHT * (WIDTH - 3)]
     crowd = annotation(10, 3, {"size": [HEIGHT, WIDTH], "counts": counts}, crowd=1)
-    data = read_coco(write(tmp_path, [crowd, annotation(10, 7, box(2, 0, 8, 6))]), "train")
+    objects = [annotation(10, 7, box(2, 0, 8, 6)), annotation(20, 3, box(0, 0, 1, 1))]
+    data = read_coco(write(tmp_path, [crowd, *objects]), "train")
     assert data.records[0].labels == (1,)
     expected = np.full((HEIGHT, WIDTH), 2)
     expected[:, :2] = 255
@@ -183,7 +184,6 @@ def test_mask_of_another_size_or_a_changed_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "segmentation",
     [
-        None,
         "polygon",
         {},
         {"size": [HEIGHT, WIDTH]},
@@ -241,3 +241,26 @@ def test_items_are_found_in_any_json(
         (key, element) for key in elements for element in json.loads(data)[key]
     ]
     assert all(json.loads(data[item.start : item.stop]) == item.value for item in found)
+
+
+def test_boxes_are_tags_and_no_masks(tmp_path: Path) -> None:
+    boxes: list[dict] = [annotation(10, 7, []), {"image_id": 20, "category_id": 3, "bbox": [0, 0, 2, 2]}]
+    data = read_coco(write(tmp_path / "boxes", boxes), "train")
+    assert [record.labels for record in data.records] == [(1,), (0,)]
+    assert [record.mask for record in data.records] == [None, None]
+    mixed = [annotation(10, 7, box(0, 0, 2, 2)), annotation(20, 3, box(0, 0, 2, 2)), annotation(20, 7, [])]
+    first, second = read_coco(write(tmp_path / "mixed", mixed), "train").records
+    assert first.mask is not None
+    assert second.mask is None  # a mask that knows the kite alone would call the cow background
+
+
+def test_a_category_that_is_crowds_alone_was_painted_with_a_brush(tmp_path: Path) -> None:
+    brush = [annotation(10, 7, box(0, 0, 2, 2), crowd=1), annotation(20, 3, box(0, 0, 2, 2))]
+    crowd = annotation(20, 7, box(4, 4, 6, 6), crowd=1)
+    painted, _ = read_coco(write(tmp_path / "brush", brush), "train").records
+    assert painted.labels == (1,)
+    assert painted.mask.load()[0, 0] == 2
+    official = [annotation(10, 7, box(0, 0, 2, 2)), annotation(20, 3, box(0, 0, 2, 2)), crowd]
+    _, second = read_coco(write(tmp_path / "official", official), "train").records
+    assert second.labels == (0,)
+    assert second.mask.load()[4, 4] == 255

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,10 @@ def read_coco(config: DataConfig, split: Split, on_fault: OnFault = refuse) -> D
 
     Annotations are annotations/instances_<split>.json (or instances_<split>.json) below `data.root`, images lie in
     <split>, images/<split> or images. Classes are the categories in the order of their ids, gaps closed. Labels are
-    the categories of an image's annotations; crowd regions give none. Images without annotations are negatives. Ids
-    are file names without suffix. Masks are built from the annotations when asked for, see `CocoMask`.
+    the categories of an image's annotations; crowd regions give none, save in a category that has nothing else: tools
+    write what was painted with a brush as crowds. Images without annotations are negatives. Ids are file names without
+    suffix. Masks are built from the annotations when asked for, see `CocoMask`; an image with an object that has a box
+    and no outline has labels and no mask.
 
     Args:
         config: where the files lie.
@@ -74,16 +76,21 @@ def read_coco(config: DataConfig, split: Split, on_fault: OnFault = refuse) -> D
     folder = _image_folder(root, name)
     files = Listing()
     records: dict[str, Record] = {}
+    outlined = {piece.category for pieces in annotations.values() for piece in pieces if not piece.crowd}
     for identity, image in list(images.items())[: limit or None]:
         found = files.find(folder / image.name)
         if found is None:
             on_fault(DataError(folder / image.name, f"there is no such image, though {path.name} lists it"))
             continue
-        pieces = tuple(annotations.get(identity, ()))
+        pieces = [
+            replace(piece, crowd=piece.crowd and piece.category in outlined) for piece in annotations.get(identity, ())
+        ]
         labels = sorted({ranks[piece.category] for piece in pieces if not piece.crowd})
         values = tuple(IGNORE if piece.crowd else ranks[piece.category] + 1 for piece in pieces)
         spans = tuple((piece.start, piece.stop) for piece in pieces)
-        mask = CocoMask(path, found, (image.height, image.width), values, spans)
+        mask = None
+        if all(piece.outlined or piece.crowd for piece in pieces):
+            mask = CocoMask(path, found, (image.height, image.width), values, spans)
         record = Record(record_id(folder, found), found, tuple(labels), mask)
         if record.id in records:
             other = records[record.id].image.name
@@ -156,6 +163,7 @@ class _Piece:
 
     category: int
     crowd: bool
+    outlined: bool
     start: int
     stop: int
 
@@ -173,11 +181,17 @@ def _read(path: Path) -> tuple[dict[int, _Image], dict[int, list[_Piece]], dict[
                 _add(categories, item, str(item.value["name"]))
             else:
                 crowd = bool(item.value.get("iscrowd", 0))
-                piece = _Piece(int(item.value["category_id"]), crowd, item.start, item.stop)
+                outlined = _is_outlined(item.value.get("segmentation"))
+                piece = _Piece(int(item.value["category_id"]), crowd, outlined, item.start, item.stop)
                 annotations[int(item.value["image_id"])].append(piece)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(path, f"one of its {item.key} is malformed at byte {item.start} ({error!r})") from error
     return images, annotations, categories
+
+
+def _is_outlined(segmentation: Any) -> bool:
+    """Whether there is anything but a box; what is there may still be malformed."""
+    return segmentation not in (None, [], [[]])
 
 
 def _add(entries: dict[int, Any], item: Item, value: Any) -> None:
