@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sfc import cli
 from sfc.cli import COMMANDS, main
 from sfc.config import load_config
 from sfc.errors import DataError
@@ -317,6 +318,18 @@ def spoil_missing_table(data: Path) -> str:
 def spoil_missing_class_list(data: Path) -> str:
     (data / "classes.txt").unlink()
     return "classes.txt: there is no such class list"
+
+
+def test_a_table_that_was_not_read_is_said(
+    squares: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for val, words in (
+        ("", "val.csv lies beside train.csv and was not read; with --data.val val.csv it is"),
+        ("val.csv", ""),
+    ):
+        config = load_config([recipe], [f"--data.root={squares}", f"--data.val={val}"])
+        cli._print_run([], config, tmp_path)
+        assert capsys.readouterr().out.strip() == words
 
 
 def spoil_every_label(data: Path) -> str:

@@ -127,12 +127,15 @@ def _settings(parser: ArgumentParser, arguments: list[str]) -> tuple[RunConfig, 
 
 
 def _print_run(scores: list[Scores], config: RunConfig, folder: Path) -> int:
+    from sfc.data.readers.table import unused_neighbours
     from sfc.signs.verdict import read_verdict
 
     if scores:
         from sfc.evaluate.tables import print_scores
 
         print_scores(scores)
+    for key, name in unused_neighbours(config.data).items():
+        print(f"{name} lies beside {config.data.train} and was not read; with --data.{key} {name} it is")
     run = RunFolder(folder)
     for system in map(run.system, config.methods):
         if system.signs.exists():

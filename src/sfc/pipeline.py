@@ -96,12 +96,9 @@ def jobs_of(fabric: Fabric, config: RunConfig, folder: RunFolder) -> list[Job]:
 def _read(fabric: Fabric, config: RunConfig, folder: RunFolder) -> Data:
     """The data; one process makes what a reader makes itself before the others look."""
     from sfc.data.readers.splits import read_data
-    from sfc.data.readers.table import unused_neighbours
 
     if fabric.is_global_zero:
         data = read_data(config.data, folder.own_data, config.seed)
-        for key, name in unused_neighbours(config.data).items():
-            sys.stderr.write(f"sfc: {name} lies beside {config.data.train} and is not read; --data.{key} {name} does\n")
     fabric.barrier()
     if not fabric.is_global_zero:
         data = read_data(config.data, folder.own_data, config.seed)

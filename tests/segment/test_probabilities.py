@@ -121,8 +121,9 @@ def test_one_label_alone_stays_certain() -> None:
 def test_every_way_is_what_it_says() -> None:
     config = PredictConfig(scales=(1.0, 0.5), mirror=True, pooling="mean")
     predictor = Predictor(Brightness(), config)
-    ((top, ways),) = predictor.strips(IMAGE, ("multi+crf", "single", "multi", "single+crf"))
-    assert top == 0
+    (strip,) = predictor.strips(IMAGE, ("multi+crf", "single", "multi", "single+crf"))
+    ways = strip.probabilities
+    assert strip.top == 0
     single = ImageLogits(Brightness(), IMAGE).probabilities()
     multi = ImageLogits(Brightness(), IMAGE).probabilities((1.0, 0.5), True, "mean")
     assert list(ways) == ["multi+crf", "single", "multi", "single+crf"]
@@ -130,6 +131,7 @@ def test_every_way_is_what_it_says() -> None:
     np.testing.assert_array_equal(ways["multi"], multi)
     np.testing.assert_array_equal(ways["single+crf"], smoothed(IMAGE, single, config.crf))
     np.testing.assert_array_equal(ways["multi+crf"], smoothed(IMAGE, multi, config.crf))
+    np.testing.assert_array_equal(strip.labels["multi"], multi.argmax(axis=0))
     masks = predictor.masks(IMAGE, ("single", "multi+crf"))
     np.testing.assert_array_equal(masks["single"], single.argmax(axis=0))
     assert masks["multi+crf"].dtype == np.uint8
@@ -154,8 +156,9 @@ def test_tiles_say_what_the_whole_says() -> None:
     whole = Predictor(Pixels(), PredictConfig(scales=(1.0,)))
     tiled = Predictor(Pixels(), PredictConfig(scales=(1.0,)), tile=64)
     strips = list(tiled.strips(image, ("multi",)))
-    assert [top for top, _ in strips] == [begin for begin, _ in spans(150, 64, 64 // 8)]
+    assert [strip.top for strip in strips] == [begin for begin, _ in spans(150, 64, 64 // 8)]
     assert len(strips) == 3
-    joined = np.concatenate([strip["multi"] for _, strip in strips], axis=1)
-    np.testing.assert_allclose(joined, next(iter(whole.strips(image, ("multi",))))[1]["multi"], atol=1e-5)
+    joined = np.concatenate([strip.probabilities["multi"] for strip in strips], axis=1)
+    expected = next(iter(whole.strips(image, ("multi",)))).probabilities["multi"]
+    np.testing.assert_allclose(joined, expected, atol=1e-5)
     np.testing.assert_array_equal(tiled.masks(image, ("multi",))["multi"], whole.masks(image, ("multi",))["multi"])
