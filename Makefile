@@ -17,8 +17,9 @@ help:  ## This list
 demo: $(READY)  ## Built-in benchmark: plain CAM and SFC, from training to scores and pictures
 	$(BIN)/sfc demo $(ARGS)
 
+# Two processes, a file of tests each: nearly all of them compute on one thread.
 test: $(READY)  ## All tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(READY)  ## Format, lint and types, without changing a file
 	$(BIN)/ruff format --check .
