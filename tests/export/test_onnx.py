@@ -60,7 +60,7 @@ def sharpen(net: Segmenter) -> None:
 def model_of(net: Segmenter, config: SegmenterConfig = COMPACT) -> Model:
     """Random weights whose answers differ from pixel to pixel."""
     sharpen(net)
-    return Model(net, ("cat", "dög"), config, PredictConfig(), None, {"data": {"input_hash": "abc"}, "commit": "123"})
+    return Model(net, ("cat", "dög"), config, PredictConfig(), 320, {"data": {"input_hash": "abc"}, "commit": "123"})
 
 
 def images(count: int, height: int, width: int) -> np.ndarray:
@@ -113,6 +113,7 @@ def test_a_file_says_what_it_is_and_not_where_it_was_made(exported: tuple[Path, 
     properties = {entry.key: json.loads(entry.value) for entry in proto.metadata_props}
     assert properties["classes"] == ["background", "cat", "dög"]
     assert properties["provenance"] == {"data": {"input_hash": "abc"}, "commit": "123"}
+    assert properties["longest"] == 320
     assert b".py" not in exported[0].read_bytes()
 
 
