@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from sfc.errors import SFCError
 from sfc.export import command as export
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 DEMO = "synthetic"
 """The recipe of the built-in benchmark."""
+DETAILS = "every score, in tables; they are on the page too"
 
 Command = Callable[[ArgumentParser, list[str]], int]
 
@@ -78,25 +80,37 @@ def _demo(parser: ArgumentParser, arguments: list[str]) -> int:
 
     parser.add_argument("--run", type=str, default="runs/demo", help="run folder")
     parser.add_argument("--seed", type=int, default=0, help="seed of data and training")
+    parser.add_argument("--details", action="store_true", help=DETAILS)
     parsed = parse(parser, arguments)
     folder = Path(parsed.run)
     config = load_config([DEMO], [f"--seed={parsed.seed}"])
-    return _print_run(run(config, folder), config, folder)
+    return _print_run(run(config, folder), config, folder, tables=parsed.details)
 
 
-@_command("run", "every stage, skipping what is done")
+@_command("plan", "look at data and machine: what to do, why, and how long it takes")
+def _plan(parser: ArgumentParser, arguments: list[str]) -> int:
+    from sfc.plan.command import plan_command
+
+    return plan_command(parser, arguments)
+
+
+@_command("run", "every stage, skipping what is done; of a data set, as planned, or of a recipe")
 def _run(parser: ArgumentParser, arguments: list[str]) -> int:
     from sfc.pipeline import run
+    from sfc.plan.plan import planned_seconds
 
-    config, folder = _settings(parser, arguments)
-    return _print_run(run(config, folder), config, folder)
+    parser.add_argument("--details", action="store_true", help=DETAILS)
+    config, folder, parsed = _settings(parser, arguments, takes_source=True)
+    expected = planned_seconds(RunFolder(folder), config)
+    scores = run(config, folder, expected=expected)
+    return _print_run(scores, config, folder, tables=parsed.get("details", False), expected=expected)
 
 
 def _stage(name: str) -> Command:
     def command(parser: ArgumentParser, arguments: list[str]) -> int:
         from sfc.pipeline import run
 
-        config, folder = _settings(parser, arguments)
+        config, folder, _ = _settings(parser, arguments)
         return _print_run(run(config, folder, stages=(name,)), config, folder)
 
     return command
@@ -107,45 +121,72 @@ for _one in STAGES:
 COMMANDS["report"] = ("draw the page and pictures of a run from its saved scores", _stage("report"))
 
 
-def _settings(parser: ArgumentParser, arguments: list[str]) -> tuple[RunConfig, Path]:
-    """The settings and the run folder; a folder's own settings stand in for a recipe."""
+def _settings(
+    parser: ArgumentParser, arguments: list[str], *, takes_source: bool = False
+) -> tuple[RunConfig, Path, Namespace]:
+    """The settings and the run folder; a folder's own settings, or its plan, stand in for a recipe."""
     from sfc.config import RunConfig, add_run_settings, checked
+    from sfc.data.readers.detect import detect
+    from sfc.plan import command as plan
     from sfc.settings.read import load_settings
 
+    if takes_source:
+        parser.add_argument("source", nargs="?", type=str, help=f"{plan.SOURCE_HELP}; or a recipe with --config")
+        parser.add_argument(plan.BUDGET, type=str, help=plan.BUDGET_HELP)
     add_run_settings(parser)
-    parser.add_argument("--run", type=str, help="run folder; default: runs/ and the name of the recipe")
+    parser.add_argument("--run", type=str, help="run folder; default: runs/ and the name of the data set or recipe")
     parsed = parse(parser, arguments, RunConfig, defaults=False)
     recipes: list[str] = parsed.get("config") or []
-    folder = parsed.get("run")
-    if folder is None:
-        if not recipes:
-            raise SFCError("name a recipe with --config NAME, or a run folder with --run FOLDER")
-        folder = str(Path("runs") / Path(recipes[-1]).stem)
-    elif not recipes and RunFolder(Path(folder)).config.is_file():
-        recipes = [str(RunFolder(Path(folder)).config)]
-    return checked(load_settings(RunConfig, recipes, options_of(parsed, RunConfig))), Path(folder)
+    source, budget = parsed.get("source"), parsed.get("budget")
+    folder = _run_folder(parsed.get("run"), recipes, source)
+    own = RunFolder(folder)
+    options = options_of(parsed, RunConfig)
+    if budget and (recipes or not source or own.config.is_file() or own.plan.is_file()):
+        raise SFCError("--budget is for a plan that is not made yet: sfc run DATA --budget 30m, in a new run folder")
+    if recipes:
+        config = load_settings(RunConfig, recipes, options)
+        config = replace(config, data=detect(Path(source), config.data)) if source else config
+        return checked(config), folder, parsed
+    if source and not own.config.is_file() and not own.plan.is_file():
+        plan.plan_run(Path(source), options, own, budget or "")
+    found = [path for path in (own.config, own.plan) if path.is_file()][:1]
+    config = checked(load_settings(RunConfig, found, options))
+    if source:
+        plan.require_source(config, Path(source), own)
+    return config, folder, parsed
 
 
-def _print_run(scores: list[Scores], config: RunConfig, folder: Path) -> int:
+def _run_folder(given: str | None, recipes: list[str], source: str | None) -> Path:
+    from sfc.plan.command import default_folder
+
+    if given is not None:
+        return Path(given)
+    if source is not None:
+        return default_folder(Path(source))
+    if not recipes:
+        raise SFCError("name a data set, a recipe with --config NAME, or a run folder with --run FOLDER")
+    return Path("runs") / Path(recipes[-1]).stem
+
+
+def _print_run(
+    scores: list[Scores],
+    config: RunConfig,
+    folder: Path,
+    *,
+    tables: bool = True,
+    expected: Mapping[str, float] | None = None,
+) -> int:
     from sfc.data.readers.table import unused_neighbours
-    from sfc.signs.verdict import read_verdict
+    from sfc.report.summary import summary
 
-    if scores:
+    if scores and tables:
         from sfc.evaluate.tables import print_scores
 
         print_scores(scores)
     for key, name in unused_neighbours(config.data).items():
         print(f"{name} lies beside {config.data.train} and was not read; with --data.{key} {name} it is")
-    run = RunFolder(folder)
-    for system in map(run.system, config.methods):
-        if system.signs.exists():
-            print(f"{system.root.name}: {read_verdict(system.signs).words}")
-    if (run.report / "index.html").exists():
-        print(f"\nPage and pictures: {run.report / 'index.html'}")
-    for system in map(run.system, config.methods):
-        for what, pattern in (("cams", "*"), ("masks", "*"), ("predictions", "*/*")):
-            for made in sorted((system.root / what).glob(pattern)):
-                print(f"{what}: {made}")
+    for line in summary(config, RunFolder(folder), scores, expected):
+        print(line)
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from sfc.evaluate.stage import EVALUATE
 from sfc.localize.stage import LOCALIZE
 from sfc.refine.stage import REFINE
 from sfc.report.stage import report
+from sfc.run.clock import Clock
 from sfc.run.files import atomic_write, write_json
 from sfc.run.folder import RunFolder
 from sfc.run.lock import only_command
@@ -39,7 +40,12 @@ FOLDER_FORMAT = 2
 
 
 def run(
-    config: RunConfig, root: Path, stages: Sequence[str] = EVERYTHING, *, only_scored: bool = False
+    config: RunConfig,
+    root: Path,
+    stages: Sequence[str] = EVERYTHING,
+    *,
+    only_scored: bool = False,
+    expected: Mapping[str, float] | None = None,
 ) -> list[Scores]:
     """Goes through the stages, skipping what is done.
 
@@ -48,6 +54,7 @@ def run(
         root: the run folder; a stopped run goes on where it was.
         stages: which of `EVERYTHING`.
         only_scored: of the training images, only those with masks get CAMs and masks: enough for the scores of both.
+        expected: seconds that each stage will take over all methods, as far as they are known; said as it begins.
 
     Returns:
         Scores of each method and split; empty without evaluation, and on processes other than the first.
@@ -78,7 +85,8 @@ def run(
                 look()
             if fabric.is_global_zero:
                 _write_settings(config, folder)
-            return _walk(fabric, folder, jobs, chosen, draw=REPORT in stages)
+            clock = Clock(folder.times, expected or {}, len(jobs), fabric.is_global_zero)
+            return _walk(fabric, folder, jobs, chosen, clock, draw=REPORT in stages)
 
 
 def jobs_of(fabric: Fabric, config: RunConfig, folder: RunFolder) -> list[Job]:
@@ -105,12 +113,16 @@ def _read(fabric: Fabric, config: RunConfig, folder: RunFolder) -> Data:
     return data.at_most(config.longest)
 
 
-def _walk(fabric: Fabric, folder: RunFolder, jobs: Sequence[Job], stages: Sequence[Stage], draw: bool) -> list[Scores]:
+def _walk(
+    fabric: Fabric, folder: RunFolder, jobs: Sequence[Job], stages: Sequence[Stage], clock: Clock, draw: bool
+) -> list[Scores]:
     from sfc.evaluate.scores import read_scores
 
-    for job in jobs:
-        for stage in stages:
-            drive(job, stage)
+    for number, job in enumerate(jobs):
+        for place, stage in enumerate(stages):
+            ahead = [(stage.name, len(jobs) - number - (stage in stages[:place])) for stage in stages]
+            with clock.measure(job.folder.root.name, stage.name):
+                drive(job, stage, clock.words(stage.name, ahead))
         job.kept.clear()  # a loaded network is of no use to the next method
     scores: list[Scores] = []
     if fabric.is_global_zero:

@@ -13,12 +13,12 @@ import torch
 from sfc.classify import observers
 from sfc.classify.inference import infer_cams
 from sfc.classify.network import SFCNetwork
-from sfc.classify.observers import GroundTruthSelection, Pictures, evenly
+from sfc.classify.observers import GroundTruthSelection, Pictures
 from sfc.classify.train import build_network
 from sfc.config import load_config
 from sfc.data.images import read_image
 from sfc.data.readers.read import read_dataset, read_training_masks
-from sfc.data.records import DataSet, Record
+from sfc.data.records import DataSet, Record, evenly
 from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
 from sfc.errors import ConfigError
 from sfc.settings.shared import MachineConfig

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from sfc.classify.inference import infer_cams
 from sfc.classify.network import SFCNetwork
 from sfc.data.images import read_image
 from sfc.data.pixels import resize_labels
-from sfc.data.records import DataSet, Record
+from sfc.data.records import DataSet, evenly
 from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
 from sfc.errors import ConfigError
 from sfc.metrics.counts import ConfusionMatrix
@@ -21,13 +20,6 @@ from sfc.settings.shared import MachineConfig
 BEST = "best.pt"
 SELECTION_IMAGES = 200
 PICTURE_IMAGES = 6
-
-
-def evenly(records: Sequence[Record], count: int) -> list[Record]:
-    """At most `count` records, evenly spaced, always the same ones."""
-    if len(records) <= count:
-        return list(records)
-    return [records[i * len(records) // count] for i in range(count)]
 
 
 class GroundTruthSelection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -92,6 +93,13 @@ class DataSet:
     def with_masks(self) -> DataSet:
         """The same split, only the images that have a mask."""
         return replace(self, records=tuple(record for record in self.records if record.mask is not None))
+
+
+def evenly(records: Sequence[Record], count: int) -> list[Record]:
+    """At most `count` of the records, evenly spaced, always the same ones."""
+    if len(records) <= count:
+        return list(records)
+    return [records[i * len(records) // count] for i in range(count)]
 
 
 def input_hash(dataset: DataSet) -> str:

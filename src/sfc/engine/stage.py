@@ -187,12 +187,13 @@ def refuse_changed_settings(job: Job, stages: Sequence[Stage]) -> None:
             require_same(job.path(name) / NOTE, note["settings"], job.artifacts[name].settings)
 
 
-def drive(job: Job, stage: Stage) -> None:
+def drive(job: Job, stage: Stage, note: str = "") -> None:
     """Runs a stage of a system, or skips it where all that it makes is there; every process calls this.
 
     Args:
         job: the system.
         stage: which.
+        note: said behind what it does.
 
     Raises:
         SFCError: an input is missing or was made from something else; or what the stage raises.
@@ -207,7 +208,7 @@ def drive(job: Job, stage: Stage) -> None:
     for name in names:
         if not set(names) & set(job.artifacts[name].inputs):
             claim(job, name)
-    _announce(job, f"{job.title}: {stage.name}: {stage.text}")
+    _announce(job, f"{job.title}: {stage.name}: {stage.text}{note}")
     stage.work(job)
     job.fabric.barrier()
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from sfc.data.groups import class_groups
 from sfc.data.records import DataSet
+from sfc.evaluate.headlines import headlines
 from sfc.evaluate.scores import Scores, fused_name
 from sfc.pictures.style import run_colour, save
 from sfc.report.examples import Gallery, Source, choose_examples, load_example
@@ -98,6 +99,7 @@ def write_report(
     ]
     page = _render(
         title=title,
+        headlines=headlines(scores),
         sections=sections,
         examples=[picture for picture in pictures if picture is not None],
         verdicts=verdicts or {},

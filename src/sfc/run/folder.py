@@ -68,6 +68,21 @@ class RunFolder:
         return self.root / "manifest.json"
 
     @property
+    def plan(self) -> Path:
+        """The settings that `sfc plan` chose, with its reasons: a recipe."""
+        return self.root / "plan.yaml"
+
+    @property
+    def plan_figures(self) -> Path:
+        """JSON with what the plan saw and the time that it expects."""
+        return self.root / "plan.json"
+
+    @property
+    def times(self) -> Path:
+        """JSON with the seconds that each stage of each method took."""
+        return self.root / "times.json"
+
+    @property
     def own_data(self) -> Path:
         """Data that a reader makes itself: the built-in benchmark."""
         return self.root / "data"

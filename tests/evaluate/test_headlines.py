@@ -1,0 +1,36 @@
+"""The first sentences of a run: masks, then segmenter, chosen by what they are and never by their score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sfc.evaluate.headlines import headlines
+from sfc.evaluate.scores import read_scores
+from sfc.run.folder import RunFolder
+
+
+def test_masks_first_then_the_segmenter(squares_run: Path) -> None:
+    scores = [entry for name in ("cam", "sfc") for entry in read_scores(RunFolder(squares_run).system(name).scores)]
+    by_key = {(e.run, e.split, s.what): s.fixed for e in scores for s in (*e.scores, *e.masks)}
+    assert ("SFC", "train", "relation labels") in by_key
+    masks, segmenter = headlines(scores)
+    (crf,) = {what for _, split, what in by_key if split == "train" and what.startswith("CRF of ")}
+    assert masks == (
+        f"masks of 12 training photographs against the truth ({crf}): "
+        f"plain CAM {by_key['plain CAM', 'train', crf]:.1f}, SFC {by_key['SFC', 'train', crf]:.1f} mIoU"
+    )
+    assert segmenter.startswith("segmenter of 6 validation photographs against the truth (multi+crf): plain CAM ")
+
+
+def test_maps_where_there_are_no_masks(squares_run: Path) -> None:
+    scores = read_scores(RunFolder(squares_run).system("cam").scores)
+    for entry in scores:
+        entry.masks.clear()
+    fused = {entry.split: entry.scores[-1].fixed for entry in scores}
+    assert headlines(scores)[0] == (
+        f"maps of 12 training photographs against the truth (W + P): plain CAM {fused['train']:.1f} mIoU"
+    )
+
+
+def test_without_scores_there_is_nothing_to_say() -> None:
+    assert headlines([]) == []

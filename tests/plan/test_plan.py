@@ -1,0 +1,177 @@
+"""Plans end to end on the tiny data set: rehearsed, written, used by `sfc run`, cut to a budget, refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sfc.cli import main
+from sfc.config import RunConfig, load_config
+from sfc.data.readers.detect import detect
+from sfc.errors import ConfigError
+from sfc.plan.command import seconds_of
+from sfc.plan.plan import Plan, make_plan, planned_seconds, write_plan
+from sfc.run.clock import read_times
+from sfc.run.folder import RunFolder
+from sfc.settings.read import load_settings
+from sfc.settings.recipes import read_recipe
+
+SMALL = {
+    "classify": {
+        "network": {"backbone": "compact", "weights": "none", "trained_from": 0, "centre_features": True},
+        "input": {"long_side": None, "crop": 48},
+        "training": {"batch": 4, "epochs": 2},
+    },
+    "localize": {"scales": [1.0, 0.5]},
+    "segment": {
+        "network": {"backbone": "classifier", "output_stride": 8, "deeplab_v2": {"atrous_rates": [1, 2]}},
+        "input": {"crop": 48},
+        "training": {"batch": 4, "epochs": 2},
+    },
+    "machine": {"accelerator": "cpu", "workers": 0, "threads": 1},
+}
+"""What a user who wants the smallest network has decided: plans keep it."""
+
+
+@pytest.fixture(scope="module")
+def planned(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, RunFolder]:
+    folder = RunFolder(tmp_path_factory.mktemp("planned") / "run")
+    plan = make_plan(detect(squares), SMALL, folder.root)
+    write_plan(plan, folder)
+    return plan, folder
+
+
+def test_a_plan_says_what_it_saw(planned: tuple[Plan, RunFolder]) -> None:
+    plan, _ = planned
+    assert (plan.data.images, plan.data.scored, plan.data.val, plan.data.long_side) == (12, 12, 6, 48)
+    assert {name for name, _ in plan.data.classes} == {"red", "green", "blue"}
+    assert plan.data.negatives == 1
+    assert plan.machine.cores >= 1
+    assert plan.machine.disk > 0
+
+
+def test_what_the_user_decided_stays_and_says_so(planned: tuple[Plan, RunFolder]) -> None:
+    plan, folder = planned
+    config = load_config([folder.plan])
+    assert config.classify.network.backbone == "compact"
+    assert config.classify.training.epochs == 2
+    assert config.refine.method == "crf"
+    by_name = {choice.what: choice for choice in plan.choices}
+    assert by_name["classifier"].because == "as given"
+    assert "classify.training.epochs 2" in by_name["classifier"].value
+    assert by_name["refinement"].because != "as given"
+
+
+def test_what_is_written_is_a_recipe_with_its_reasons(planned: tuple[Plan, RunFolder]) -> None:
+    plan, folder = planned
+    assert load_config([folder.plan]) == load_settings(RunConfig, (), plan.settings)
+    comments = [line for line in folder.plan.read_text().splitlines() if line.startswith("#")]
+    assert len(comments) == 1 + len(plan.choices)
+    assert "data" in read_recipe(folder.plan)
+
+
+def test_every_stage_has_a_time_and_the_run_a_size(planned: tuple[Plan, RunFolder]) -> None:
+    plan, folder = planned
+    assert set(plan.seconds) == {"classify", "localize", "judge", "refine", "segment", "evaluate", "report"}
+    assert all(seconds > 0 for seconds in plan.seconds.values())
+    assert plan.disk > 10_000
+    assert plan.memory > 50 * 2**20
+    config = load_config([folder.plan])
+    assert planned_seconds(folder, config) == dict(plan.seconds)
+    assert planned_seconds(folder, load_config([folder.plan], ["--seed=3"])) == {}
+    assert planned_seconds(RunFolder(folder.root / "none"), config) == {}
+
+
+def test_a_rehearsal_leaves_nothing(planned: tuple[Plan, RunFolder]) -> None:
+    _, folder = planned
+    assert sorted(path.name for path in folder.root.iterdir()) == ["plan.json", "plan.yaml"]
+
+
+def test_a_run_uses_the_plan_and_says_how_long_it_takes(
+    squares: Path, planned: tuple[Plan, RunFolder], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder(Path(shutil.copytree(planned[1].root, tmp_path / "run")))
+    assert main(["run", str(squares), "--run", str(folder.root)]) == 0
+    out, err = capfd.readouterr()
+    assert "classify: train the classifier of a run (about " in err
+    assert "the run ends in about" in err
+    assert load_config([folder.config]) == load_config([folder.plan])
+    assert set(read_times(folder.times)["sfc"]) <= set(planned[0].seconds)
+    lines = out.strip().splitlines()
+    assert len(lines) <= 10
+    assert lines[0].startswith("made: crf masks of the training photographs, segmenter")
+    assert lines[1].startswith("good: masks of 12 training photographs against the truth (CRF of W + P): SFC ")
+    assert lines[2].startswith("good: segmenter of 6 validation photographs")
+    assert "┃" not in out
+
+
+def test_a_budget_cuts_or_refuses(squares: Path, tmp_path: Path) -> None:
+    free = {**SMALL, "classify": {**SMALL["classify"], "training": {"batch": 4}}}
+    long = make_plan(detect(squares), free, tmp_path / "a")
+    short = make_plan(detect(squares), free, tmp_path / "b", budget=sum(long.seconds.values()) - 0.5)
+    assert sum(short.seconds.values()) < sum(long.seconds.values())
+    assert any("cut for the budget" in choice.because for choice in short.choices)
+    with pytest.raises(ConfigError, match="--budget of 0 min is too little: the shortest that makes sense takes"):
+        make_plan(detect(squares), free, tmp_path / "c", budget=1)
+
+
+@pytest.mark.parametrize(("words", "seconds"), [("30m", 1800), ("1h", 3600), ("1h30m", 5400), ("90s", 90)])
+def test_times_are_read(words: str, seconds: int) -> None:
+    assert seconds_of(words) == seconds
+
+
+@pytest.mark.parametrize("words", ["", "30", "m", "-5m", "half an hour", "0m"])
+def test_what_is_no_time_is_refused(words: str) -> None:
+    with pytest.raises(ConfigError, match="is a time such as 30m"):
+        seconds_of(words)
+
+
+def refusal(capfd: pytest.CaptureFixture[str], *arguments: object) -> str:
+    capfd.readouterr()
+    assert main([str(argument) for argument in arguments]) == 2
+    return capfd.readouterr().err
+
+
+def test_a_begun_run_is_not_planned_again(
+    squares: Path, squares_run: Path, planned: tuple[Plan, RunFolder], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert "a run has begun here" in refusal(capfd, "plan", squares, "--run", squares_run)
+    for folder in (squares_run, planned[1].root):
+        said = refusal(capfd, "run", squares, "--run", folder, "--budget", "1h")
+        assert "--budget is for a plan that is not made yet" in said
+
+
+def test_a_folder_of_another_data_set_is_refused(
+    squares: Path, planned: tuple[Plan, RunFolder], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(squares, tmp_path / "other")
+    said = refusal(capfd, "run", other, "--run", planned[1].root)
+    assert f"a run of {squares}, not of {other}" in said
+
+
+def test_bad_data_and_options_are_one_sentence(
+    squares: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert "there is no such file or folder" in refusal(capfd, "plan", tmp_path / "nowhere", "--run", tmp_path / "x")
+    assert "without --config" in refusal(capfd, "plan", squares, "--config", "voc12", "--run", tmp_path / "x")
+    assert "unrecognized arguments: --no.such" in refusal(
+        capfd, "plan", squares, "--run", tmp_path / "x", "--no.such", "1"
+    )
+    assert not (tmp_path / "x").exists()
+
+
+def test_processes_do_not_plan_each_for_itself(
+    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said = refusal(capfd, "run", squares, "--run", tmp_path / "x")
+    assert "a plan is made by one process" in said
+
+
+def test_what_the_plan_expects_is_damaged(planned: tuple[Plan, RunFolder], tmp_path: Path) -> None:
+    folder = RunFolder(Path(shutil.copytree(planned[1].root, tmp_path / "run")))
+    folder.plan_figures.write_text(json.dumps(["no figures"]))
+    assert planned_seconds(folder, load_config([folder.plan])) == {}
