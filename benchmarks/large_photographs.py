@@ -78,7 +78,7 @@ def segment(folder: Path) -> Work:
     predictor = Predictor(net, PredictConfig(scales=(1.0, 0.75, 1.25), mirror=True, pooling="mean"), longest=LONGEST)
 
     def work(path: Path) -> None:
-        write_mask(folder / "mask.png", predictor.masks(read_image(path), ("multi+crf",))["multi+crf"])
+        write_mask(folder / "mask.png", predictor.masks(read_image(path), ("multi+crf",))["multi+crf"].labels)
 
     return work
 

@@ -31,7 +31,7 @@ def peak_memory(backbone: str) -> dict[str, float]:
     photograph[:ROWS] = np.stack([(x // 40 * 37) % 256, (y // 30 * 53) % 256, (x + y) // 90 % 256], axis=2)
     predictor = Predictor(net, PredictConfig())
     held = np.full((HEIGHT, WIDTH), 255, np.uint8)
-    held[:ROWS] = predictor.masks(photograph[:ROWS], ("multi+crf",))["multi+crf"]
+    held[:ROWS] = predictor.masks(photograph[:ROWS], ("multi+crf",))["multi+crf"].labels
     return {"bytes": memory_bytes("VmHWM"), "labels": len(np.unique(held))}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sfc.data.doubt import doubt
 from sfc.data.images import read_mask
 from sfc.errors import DataError, SFCError
 from sfc.predict.outputs import Outputs, Strip, overlay
@@ -23,7 +24,7 @@ def strips(heights: tuple[int, ...] = (12, 1, 17)) -> Iterator[Strip]:
     top = 0
     for height in heights:
         rows = PROBABILITIES[:, top : top + height]
-        yield top, rows.argmax(axis=0).astype(np.uint8), rows
+        yield Strip(top, rows.argmax(axis=0).astype(np.uint8), rows, doubt(rows))
         top += height
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sfc.data.doubt import doubt
 from sfc.data.pixels import IMAGENET_PIXELS
 from sfc.refine.crf.config import CRFConfig
 from sfc.refine.crf.dense import dense_crf
@@ -133,8 +134,9 @@ def test_every_way_is_what_it_says() -> None:
     np.testing.assert_array_equal(ways["multi+crf"], smoothed(IMAGE, multi, config.crf))
     np.testing.assert_array_equal(strip.labels["multi"], multi.argmax(axis=0))
     masks = predictor.masks(IMAGE, ("single", "multi+crf"))
-    np.testing.assert_array_equal(masks["single"], single.argmax(axis=0))
-    assert masks["multi+crf"].dtype == np.uint8
+    np.testing.assert_array_equal(masks["single"].labels, single.argmax(axis=0))
+    assert masks["multi+crf"].labels.dtype == np.uint8
+    assert masks["single"].doubt == strip.doubt["single"] == doubt(single)
 
 
 def test_the_network_sees_each_size_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,4 +163,6 @@ def test_tiles_say_what_the_whole_says() -> None:
     joined = np.concatenate([strip.probabilities["multi"] for strip in strips], axis=1)
     expected = next(iter(whole.strips(image, ("multi",)))).probabilities["multi"]
     np.testing.assert_allclose(joined, expected, atol=1e-5)
-    np.testing.assert_array_equal(tiled.masks(image, ("multi",))["multi"], whole.masks(image, ("multi",))["multi"])
+    of_tiles, at_once = (each.masks(image, ("multi",))["multi"] for each in (tiled, whole))
+    np.testing.assert_array_equal(of_tiles.labels, at_once.labels)
+    assert of_tiles.doubt == pytest.approx(at_once.doubt, abs=1e-6)

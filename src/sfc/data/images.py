@@ -24,6 +24,9 @@ REDUCING_GAP = 3.0
 
 MANY_PIXELS = 32_000_000
 
+DOUBT = "doubt"
+"""Name of the text of a mask's file that says how unsure it is."""
+
 
 def shrunk_size(size: tuple[int, int], longest: int | None) -> tuple[int, int]:
     """Height and width of an image whose long side is at most `longest`; None: as they are."""
@@ -148,8 +151,13 @@ def mask_path(folder: Path, image_id: str) -> Path:
     return artifact_path(folder, image_id, ".png")
 
 
-def write_mask(path: Path, mask: np.ndarray) -> None:
+def write_mask(path: Path, mask: np.ndarray, doubt: float | None = None) -> None:
     """Writes uint8 [H, W] indices as a palette PNG in the VOC colours, atomically: viewers show classes, not black.
+
+    Args:
+        path: the file.
+        mask: uint8 [H, W].
+        doubt: how unsure it is (`sfc.data.doubt`); kept in the file as the text `doubt`.
 
     Raises:
         SFCError: the file cannot be written.
@@ -157,7 +165,21 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
     if mask.dtype != np.uint8 or mask.ndim != 2:
         raise ValueError(f"a mask is uint8 [H, W], not {mask.dtype} {list(mask.shape)}")
     with atomic_write(path) as file:
-        write_mask_png(file, mask)
+        write_mask_png(file, mask, None if doubt is None else {DOUBT: f"{doubt:.4f}"})
+
+
+def mask_doubt(path: Path) -> float | None:
+    """What `write_mask` kept of a mask's doubt; None where nothing is kept.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    with _opened(path, ("PNG",)) as image:
+        text = image.info.get(DOUBT)
+    try:
+        return float(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import IO
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 
 def mask_palette() -> np.ndarray:
@@ -18,8 +20,11 @@ def mask_palette() -> np.ndarray:
     return colors.astype(np.uint8)
 
 
-def write_mask_png(file: IO[bytes] | str, mask: np.ndarray) -> None:
-    """Writes `mask`, uint8 [H, W], as a PNG whose indices are the mask values."""
+def write_mask_png(file: IO[bytes] | str, mask: np.ndarray, texts: Mapping[str, str] | None = None) -> None:
+    """Writes `mask`, uint8 [H, W], as a PNG whose indices are the mask values; `texts` become its text chunks."""
     image = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8))
     image.putpalette(mask_palette().tobytes())
-    image.save(file, format="PNG")
+    info = PngInfo()
+    for name, text in (texts or {}).items():
+        info.add_text(name, text)
+    image.save(file, format="PNG", pnginfo=info)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,21 @@ from sfc.data.records import artifact_path
 from sfc.pictures.overlay import overlay
 from sfc.run.files import atomic_write
 
-Strip = tuple[int, NDArray[np.uint8], NDArray[np.float32] | None]
-"""First row of a strip; its mask, uint8 [rows, W]; its probabilities, float32 [K, rows, W], if the source has any."""
+
+class Strip(NamedTuple):
+    """Some rows of a photograph.
+
+    Attributes:
+        top: the first of them.
+        labels: their mask, uint8 [rows, W].
+        probabilities: float32 [K, rows, W], if the source has any.
+        doubt: see `sfc.data.doubt`.
+    """
+
+    top: int
+    labels: NDArray[np.uint8]
+    probabilities: NDArray[np.float32] | None
+    doubt: float
 
 
 @dataclass(frozen=True)
@@ -59,20 +72,21 @@ class Outputs:
             SFCError: a file cannot be written.
         """
         size = (image.shape[0], image.shape[1])
-        mask = np.empty(size, np.uint8)
+        mask, in_doubt = np.empty(size, np.uint8), 0.0
         with ExitStack() as files:
             store = None
             if self.probabilities:
                 file = files.enter_context(atomic_write(self._probabilities(identity)))
                 store = _ArrayFile(file, (num_labels, *size))
-            for top, labels, probabilities in strips:
+            for top, labels, probabilities, doubt in strips:
                 mask[top : top + len(labels)] = labels
+                in_doubt += doubt * len(labels) / len(image)
                 if store is not None and probabilities is not None:
                     store.put(top, probabilities)
         if self.overlays:
             with atomic_write(self._overlay(identity)) as file:
                 Image.fromarray(overlay(image, mask)).save(file, format="JPEG", quality=90)
-        write_mask(self._mask(identity), mask)
+        write_mask(self._mask(identity), mask, in_doubt)
 
     def _paths(self, identity: str) -> list[Path]:
         wanted = [self._mask(identity)]

@@ -13,6 +13,7 @@ from torch import nn
 
 from sfc.classify.inference import infer_cams
 from sfc.classify.network import SFCNetwork
+from sfc.data.doubt import doubt
 from sfc.data.enlargement import enlarged_labels
 from sfc.data.images import has_many_pixels, shrunk_size
 from sfc.data.pixels import resize_image
@@ -100,7 +101,7 @@ class SegmenterSource:
         """See `Source`."""
         way: Way = "multi+crf" if self.crf else "multi"
         for strip in self._predictor.strips(image, (way,), probabilities=probabilities):
-            yield strip.top, strip.labels[way], strip.probabilities.get(way)
+            yield Strip(strip.top, strip.labels[way], strip.probabilities.get(way), strip.doubt[way])
 
 
 class CamSource:
@@ -175,10 +176,11 @@ class CamSource:
             self._localize.scales,
             precision=self._precision,
         )
-        labels = Maps(keys, weight, prototype).fused(self._refine.label_lambda).argmax(axis=0)
+        fused = Maps(keys, weight, prototype).fused(self._refine.label_lambda)
+        labels = fused.argmax(axis=0)
         if self.crf:
             labels = LabelCRF(small, len(keys), self._refine.crf)(labels)
-        yield 0, enlarged_labels(keys[labels].astype(np.uint8), small, image), None
+        yield Strip(0, enlarged_labels(keys[labels].astype(np.uint8), small, image), None, doubt(fused))
 
     def _label(self, record: Record) -> NDArray[np.bool_] | None:
         if self._labels is None:

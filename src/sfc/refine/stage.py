@@ -106,6 +106,7 @@ def _refine(job: Job) -> None:
 
 def _write_masks(job: Job, work: RefineJob, method: str) -> None:
     """One folder of masks."""
+    from sfc.data.doubt import doubt
     from sfc.data.enlargement import enlarged_labels
     from sfc.data.images import has_many_pixels, mask_path, read_image, shrunk_size, write_mask
     from sfc.data.pixels import resize_image
@@ -129,7 +130,8 @@ def _write_masks(job: Job, work: RefineJob, method: str) -> None:
             raise DataError(
                 cam_path(cams, record.id), f"CAMs of {maps.weight.shape[1:]} pixels for an image of {small.shape[:2]}"
             )
-        write_mask(mask_path(folder, record.id), enlarged_labels(make(small, maps), small, image))
+        labels = enlarged_labels(make(small, maps), small, image)
+        write_mask(mask_path(folder, record.id), labels, doubt(maps.fused(job.config.refine.label_lambda)))
 
     finished = f"the masks of all other images are in {folder}"
     title = f"{job.title}: {method} masks"

@@ -76,7 +76,7 @@ class Model:
 
     def mask(self, image: NDArray[np.uint8], way: Way = "multi") -> NDArray[np.uint8]:
         """uint8 [H, W]: 0 background, 1 + class index; see `probabilities`."""
-        return self._predictor.masks(image, (way,))[way]
+        return self._predictor.masks(image, (way,))[way].labels
 
     def weights_hash(self) -> str:
         """sha256 over the names and values of the weights, in hexadecimal; the same in a run and a model folder."""

@@ -10,6 +10,7 @@ import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
+from sfc.data.doubt import doubt
 from sfc.data.enlargement import enlarged, enlarged_labels
 from sfc.data.images import has_many_pixels, image_size, mask_path, read_image, shrunk_size, write_mask
 from sfc.data.pixels import resize_image
@@ -36,11 +37,25 @@ class Strip(NamedTuple):
         labels: uint8 [rows, W]: 0 background, 1 + class index. Of a photograph that was shrunk they are drawn to its
             edges by themselves, and may differ there from the strongest of the probabilities.
         probabilities: float32 [K, rows, W], sums to 1 over K; empty where they were not wanted.
+        doubt: see `sfc.data.doubt`, of the rows; of a photograph that was shrunk, of all of it.
     """
 
     top: int
     labels: dict[Way, NDArray[np.uint8]]
     probabilities: dict[Way, NDArray[np.float32]]
+    doubt: dict[Way, float]
+
+
+class Mask(NamedTuple):
+    """A whole mask.
+
+    Attributes:
+        labels: uint8 [H, W]: 0 background, 1 + class index.
+        doubt: see `sfc.data.doubt`.
+    """
+
+    labels: NDArray[np.uint8]
+    doubt: float
 
 
 class Predictor:
@@ -79,21 +94,21 @@ class Predictor:
         if small.shape == image.shape:
             for top, joined in tiled:
                 found = dict(zip(ways, np.split(joined, len(ways)), strict=True))
-                yield Strip(top, {way: _strongest(maps) for way, maps in found.items()}, found)
+                yield Strip(top, {way: _strongest(maps) for way, maps in found.items()}, found, _doubts(found))
             return
         whole = np.concatenate([joined for _, joined in tiled], axis=1)
-        labels = {
-            way: enlarged_labels(_strongest(maps), small, image)
-            for way, maps in zip(ways, np.split(whole, len(ways)), strict=True)
-        }
+        shrunk = dict(zip(ways, np.split(whole, len(ways)), strict=True))
+        labels = {way: enlarged_labels(_strongest(maps), small, image) for way, maps in shrunk.items()}
+        doubts = _doubts(shrunk)
         if not probabilities:
-            yield Strip(0, labels, {})
+            yield Strip(0, labels, {}, doubts)
             return
         for top, joined in enlarged(whole, small, image):
             rows = slice(top, top + joined.shape[1])
             maps = joined.clip(min=0).reshape(len(ways), -1, *joined.shape[1:])
             maps /= maps.sum(axis=1, keepdims=True)
-            yield Strip(top, {way: mask[rows] for way, mask in labels.items()}, dict(zip(ways, maps, strict=True)))
+            of_rows = {way: mask[rows] for way, mask in labels.items()}
+            yield Strip(top, of_rows, dict(zip(ways, maps, strict=True)), doubts)
 
     def _tiled(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Strips of all ways on top of each other, float32 [ways × K, rows, W]."""
@@ -112,13 +127,15 @@ class Predictor:
             return False
         return max(shrunk_size(size, self.longest)) > self.tile or has_many_pixels(record.image)
 
-    def masks(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> dict[Way, NDArray[np.uint8]]:
-        """For each way uint8 [H, W]: 0 background, 1 + class index."""
+    def masks(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> dict[Way, Mask]:
+        """The mask of an image in each way, and its doubt."""
         masks = {way: np.empty(image.shape[:2], np.uint8) for way in ways}
+        doubts = dict.fromkeys(ways, 0.0)
         for strip in self.strips(image, ways, probabilities=False):
             for way, labels in strip.labels.items():
                 masks[way][strip.top : strip.top + len(labels)] = labels
-        return masks
+                doubts[way] += strip.doubt[way] * len(labels) / len(image)
+        return {way: Mask(masks[way], doubts[way]) for way in ways}
 
     def _ways(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> Iterator[NDArray[np.float32]]:
         """Each way's probabilities; what two of them share is computed once."""
@@ -139,6 +156,10 @@ class Predictor:
 
 def _strongest(maps: NDArray[np.float32]) -> NDArray[np.uint8]:
     return maps.argmax(axis=0).astype(np.uint8)
+
+
+def _doubts(maps: Mapping[Way, NDArray[np.float32]]) -> dict[Way, float]:
+    return {way: doubt(each) for way, each in maps.items()}
 
 
 def predict_masks(
@@ -167,7 +188,7 @@ def predict_masks(
     def work(record: Record) -> None:
         ways = missing(record)
         for way, mask in predictor.masks(read_image(record.image), ways).items():
-            write_mask(mask_path(folders[way], record.id), mask)
+            write_mask(mask_path(folders[way], record.id), mask.labels, mask.doubt)
 
     todo = unfinished(fabric, dataset.records, lambda record: not missing(record))
     prepared_for_inference(fabric, predictor.net)
