@@ -15,7 +15,7 @@ from sfc.errors import ConfigError
 from sfc.evaluate.stage import EVALUATE
 from sfc.localize.stage import LOCALIZE
 from sfc.refine.stage import REFINE
-from sfc.report.stage import report
+from sfc.report.stage import all_masks, report
 from sfc.run.clock import Clock
 from sfc.run.files import atomic_write, write_json
 from sfc.run.folder import RunFolder
@@ -123,6 +123,8 @@ def _walk(
             ahead = [(stage.name, len(jobs) - number - (stage in stages[:place])) for stage in stages]
             with clock.measure(job.folder.root.name, stage.name):
                 drive(job, stage, clock.words(stage.name, ahead))
+            if stage is REFINE and draw and fabric.is_global_zero:
+                all_masks(job)  # to be looked at while the segmenter trains
         job.kept.clear()  # a loaded network is of no use to the next method
     scores: list[Scores] = []
     if fabric.is_global_zero:

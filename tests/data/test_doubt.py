@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sfc.data.doubt import RIVAL, doubt
 from sfc.data.images import mask_doubt, read_mask, write_mask
+from sfc.data.pixels import RIVAL, doubt
 from sfc.errors import DataError
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfc.data.doubt import doubt
 from sfc.data.images import read_mask
+from sfc.data.pixels import doubt
 from sfc.errors import DataError, SFCError
 from sfc.predict.outputs import Outputs, Strip, overlay
 

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfc.data.doubt import doubt
-from sfc.data.pixels import IMAGENET_PIXELS
+from sfc.data.pixels import IMAGENET_PIXELS, doubt
 from sfc.refine.crf.config import CRFConfig
 from sfc.refine.crf.dense import dense_crf
 from sfc.segment.config import PredictConfig

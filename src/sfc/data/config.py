@@ -30,6 +30,8 @@ class DataConfig:
         train_masks: the training split with masks, used for scoring only; table: file name. VOC, COCO and the
             synthetic set know their training masks without it.
         classes: file with one class name a line; a first line `background` is allowed and skipped. Empty: inferred.
+        exclude: table with the column `image`: training images that take no part, by path or id, such as a gallery
+            saves them. Empty: none.
         limit: use only the first so many images of each split (0: all); for trying things out.
         group_shares: shares of the classes, sorted by training images, that form head and tail.
     """
@@ -40,6 +42,7 @@ class DataConfig:
     val: str = ""
     train_masks: str = ""
     classes: str = ""
+    exclude: str = ""
     limit: NaturalNumber = 0
     group_shares: Annotated[tuple[float, float], Limits(0, 1)] = (1 / 3, 1 / 3)
 

@@ -157,7 +157,7 @@ def write_mask(path: Path, mask: np.ndarray, doubt: float | None = None) -> None
     Args:
         path: the file.
         mask: uint8 [H, W].
-        doubt: how unsure it is (`sfc.data.doubt`); kept in the file as the text `doubt`.
+        doubt: how unsure it is (`sfc.data.pixels.doubt`); kept in the file as the text `doubt`.
 
     Raises:
         SFCError: the file cannot be written.

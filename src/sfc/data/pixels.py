@@ -1,4 +1,4 @@
-"""Pixels on their way into a network: resizing and normalisation, the same in training and inference."""
+"""Pixels on their way into a network and maps on their way out: resizing, normalisation, doubt."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+
+RIVAL = 0.5
+"""Share of the strongest class's strength from which another class is a rival."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,18 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if image.shape[:2] == size:
         return image
     return np.array(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def doubt(maps: NDArray[np.floating]) -> float:
+    """Share of the pixels on which a second class has at least half of the strength of the strongest, 0 to 1.
+
+    Args:
+        maps: [K, H, W], not negative: probabilities, or CAMs with the background among them.
+    """
+    if len(maps) < 2:
+        return 0.0
+    rivals = (maps >= RIVAL * maps.max(axis=0)).sum(axis=0)
+    return float((rivals > 1).mean())
 
 
 def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

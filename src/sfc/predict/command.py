@@ -65,7 +65,7 @@ def predict_command(parser: ArgumentParser, parsed: Namespace) -> int:
     from sfc.engine.processes import make_fabric, one_message
     from sfc.predict.outputs import Outputs
     from sfc.predict.photographs import find_photographs
-    from sfc.predict.stage import predict
+    from sfc.predict.stage import predict, write_page
 
     # Every weight is in the run or model folder.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -77,7 +77,9 @@ def predict_command(parser: ArgumentParser, parsed: Namespace) -> int:
     with one_message(fabric):
         predict(fabric, source, photographs, outputs)
     if fabric.is_global_zero:
+        page = write_page(outputs, source.classes)
         print(f"masks of {len(photographs)} photographs: {outputs.folder / 'masks'}")  # noqa: T201
+        print(f"to look at: {page}")  # noqa: T201
     return 0
 
 

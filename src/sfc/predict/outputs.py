@@ -25,7 +25,7 @@ class Strip(NamedTuple):
         top: the first of them.
         labels: their mask, uint8 [rows, W].
         probabilities: float32 [K, rows, W], if the source has any.
-        doubt: see `sfc.data.doubt`.
+        doubt: see `sfc.data.pixels.doubt`.
     """
 
     top: int
@@ -57,7 +57,7 @@ class Outputs:
 
     def has_mask(self, identity: str) -> bool:
         """Whether a photograph has a mask."""
-        return self._mask(identity).exists()
+        return self.mask(identity).exists()
 
     def write(self, identity: str, image: NDArray[np.uint8], num_labels: int, strips: Iterable[Strip]) -> None:
         """Writes all of a photograph's files, each whole or not at all; the mask comes last.
@@ -86,15 +86,16 @@ class Outputs:
         if self.overlays:
             with atomic_write(self._overlay(identity)) as file:
                 Image.fromarray(overlay(image, mask)).save(file, format="JPEG", quality=90)
-        write_mask(self._mask(identity), mask, in_doubt)
+        write_mask(self.mask(identity), mask, in_doubt)
 
     def _paths(self, identity: str) -> list[Path]:
-        wanted = [self._mask(identity)]
+        wanted = [self.mask(identity)]
         if self.probabilities:
             wanted.append(self._probabilities(identity))
         return [*wanted, self._overlay(identity)] if self.overlays else wanted
 
-    def _mask(self, identity: str) -> Path:
+    def mask(self, identity: str) -> Path:
+        """The mask of a photograph."""
         return mask_path(self.folder / "masks", identity)
 
     def _probabilities(self, identity: str) -> Path:

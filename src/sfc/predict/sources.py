@@ -13,10 +13,9 @@ from torch import nn
 
 from sfc.classify.inference import infer_cams
 from sfc.classify.network import SFCNetwork
-from sfc.data.doubt import doubt
 from sfc.data.enlargement import enlarged_labels
 from sfc.data.images import has_many_pixels, shrunk_size
-from sfc.data.pixels import resize_image
+from sfc.data.pixels import doubt, resize_image
 from sfc.data.records import Record
 from sfc.errors import DataError
 from sfc.localize.config import LocalizeConfig

@@ -17,6 +17,7 @@ from sfc.data.records import DataSet, Record
 from sfc.engine.image_work import unfinished, work_through
 from sfc.engine.processes import prepared_for_inference
 from sfc.errors import ConfigError, DataError, SFCError
+from sfc.gallery.gallery import Entry, write_gallery
 from sfc.kernels.compiling import compile_once
 from sfc.predict.folder import CLASSES_FILE, IMAGES_FILE, read_images
 from sfc.predict.outputs import Outputs
@@ -112,3 +113,19 @@ def _write_list(path: Path, images: Mapping[str, Path]) -> None:
     writer.writerows(images.items())
     with atomic_write(path) as file:
         file.write(text.getvalue().encode())
+
+
+def write_page(outputs: Outputs, classes: Sequence[str]) -> Path:
+    """The gallery of all photographs of a folder of predictions, those of earlier calls too.
+
+    Raises:
+        DataError: a mask or the list of photographs is damaged.
+        SFCError: a file cannot be written.
+    """
+    images = read_images(outputs.folder / IMAGES_FILE)
+    entries = [
+        Entry(identity, image, outputs.mask(identity), None)
+        for identity, image in images.items()
+        if outputs.has_mask(identity)
+    ]
+    return write_gallery(outputs.folder / "gallery", f"{len(entries):,} masks", entries, classes)

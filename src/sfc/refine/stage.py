@@ -106,10 +106,9 @@ def _refine(job: Job) -> None:
 
 def _write_masks(job: Job, work: RefineJob, method: str) -> None:
     """One folder of masks."""
-    from sfc.data.doubt import doubt
     from sfc.data.enlargement import enlarged_labels
     from sfc.data.images import has_many_pixels, mask_path, read_image, shrunk_size, write_mask
-    from sfc.data.pixels import resize_image
+    from sfc.data.pixels import doubt, resize_image
     from sfc.engine.image_work import unfinished, work_through
     from sfc.localize.store import cam_path, load_cams
     from sfc.refine.methods import REFINERS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -49,6 +50,7 @@ def write_report(
     galleries: Sequence[Gallery],
     counts: Sequence[int] | np.ndarray,
     verdicts: Mapping[str, Verdict] | None = None,
+    pages: Mapping[str, Path] | None = None,
 ) -> Path:
     """Writes index.html, which contains its pictures, and the pictures as PNG files beside it.
 
@@ -60,6 +62,7 @@ def write_report(
             under the fixed rule, or W + λP without scores.
         counts: int [C], training images of each class; rare classes are shown first.
         verdicts: what the maps of a method say of themselves, by its name; of those that were looked at.
+        pages: galleries of all masks, by what they show.
 
     Returns:
         The page.
@@ -103,6 +106,7 @@ def write_report(
         sections=sections,
         examples=[picture for picture in pictures if picture is not None],
         verdicts=verdicts or {},
+        pages={what: Path(os.path.relpath(page, folder)).as_posix() for what, page in (pages or {}).items()},
         colours=[run_colour(i) for i in range(max(len(gallery.sources) for gallery in galleries))],
     )
     path = folder / "index.html"

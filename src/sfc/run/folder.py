@@ -40,6 +40,10 @@ class SystemFolder:
         """That segmenter's masks of a split, predicted in one way (`PredictConfig.ways`), a palette PNG each."""
         return self.root / "predictions" / source / split / way
 
+    def gallery(self, split: str) -> Path:
+        """A page with all masks of a split, and its pictures."""
+        return self.root / "gallery" / split
+
     @property
     def signs(self) -> Path:
         """JSON with what the maps say of themselves, without masks."""

@@ -10,10 +10,9 @@ import numpy as np
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from sfc.data.doubt import doubt
 from sfc.data.enlargement import enlarged, enlarged_labels
 from sfc.data.images import has_many_pixels, image_size, mask_path, read_image, shrunk_size, write_mask
-from sfc.data.pixels import resize_image
+from sfc.data.pixels import doubt, resize_image
 from sfc.data.records import DataSet, Record
 from sfc.engine.image_work import unfinished, work_through
 from sfc.engine.processes import prepared_for_inference
@@ -37,7 +36,7 @@ class Strip(NamedTuple):
         labels: uint8 [rows, W]: 0 background, 1 + class index. Of a photograph that was shrunk they are drawn to its
             edges by themselves, and may differ there from the strongest of the probabilities.
         probabilities: float32 [K, rows, W], sums to 1 over K; empty where they were not wanted.
-        doubt: see `sfc.data.doubt`, of the rows; of a photograph that was shrunk, of all of it.
+        doubt: see `sfc.data.pixels.doubt`, of the rows; of a photograph that was shrunk, of all of it.
     """
 
     top: int
@@ -51,7 +50,7 @@ class Mask(NamedTuple):
 
     Attributes:
         labels: uint8 [H, W]: 0 background, 1 + class index.
-        doubt: see `sfc.data.doubt`.
+        doubt: see `sfc.data.pixels.doubt`.
     """
 
     labels: NDArray[np.uint8]

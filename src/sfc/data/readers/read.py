@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +32,8 @@ def read_dataset(config: DataConfig, split: Split, on_fault: OnFault = refuse) -
         raise DataError(config.root, "there is no such folder (data.root)")
     if not config.named(split):
         raise ConfigError(f"data.{split} is empty; name the split")
-    return READERS[config.format].read(config, split, on_fault)
+    dataset = READERS[config.format].read(config, split, on_fault)
+    return _without_excluded(dataset, config, split) if config.exclude and split != "val" else dataset
 
 
 def read_training_masks(config: DataConfig, train: DataSet | None = None, on_fault: OnFault = refuse) -> DataSet | None:
@@ -61,3 +64,30 @@ def read_training_masks(config: DataConfig, train: DataSet | None = None, on_fau
             raise DataError(config.train_masks, "has other classes than the training split")
     scoring = scoring.with_masks()
     return scoring if len(scoring) else None
+
+
+def _without_excluded(dataset: DataSet, config: DataConfig, split: Split) -> DataSet:
+    """A training split without the images that a table excludes.
+
+    Raises:
+        DataError: the table is missing or damaged, names an image that is not there, or all of them.
+    """
+    path = Path(config.root) / config.exclude
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True)
+        if "image" not in (reader.fieldnames or ()):
+            raise DataError(path, "the first line must name the column image")
+        named = {row["image"].strip(): reader.line_num for row in reader if (row["image"] or "").strip()}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(path, f"the table of excluded images cannot be read ({reason})") from error
+    by_name = {str(record.image): record.id for record in dataset.records} | {r.id: r.id for r in dataset.records}
+    excluded = {by_name.get(name) or by_name.get(str(Path(config.root) / name)) for name in named}
+    if split == "train":
+        for name, line in named.items():
+            if name not in by_name and str(Path(config.root) / name) not in by_name:
+                raise DataError(f"{path}, line {line}", f"excludes '{name}', which is no training image")
+    records = tuple(record for record in dataset.records if record.id not in excluded)
+    if not records and split == "train":
+        raise DataError(path, "excludes every training image")
+    return replace(dataset, records=records)
