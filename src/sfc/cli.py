@@ -247,12 +247,13 @@ def _export(parser: ArgumentParser, arguments: list[str]) -> int:
     return export.export_command(parse(parser, arguments))
 
 
-@_command("prepare", "official archives to what the readers want")
+@_command("prepare", "official archives, or exports of other programs, to what the readers want")
 def _prepare(parser: ArgumentParser, arguments: list[str]) -> int:
     from sfc.data.prepare.official import prepare_coco, prepare_voc
+    from sfc.data.prepare.tags import prepare_tags
 
-    parser.add_argument("dataset", choices=["voc", "coco"])
-    parser.add_argument("root", type=str, help="folder that gets the data set")
+    parser.add_argument("dataset", choices=["voc", "coco", "tags"])
+    parser.add_argument("root", type=str, help="folder that gets the data set; tags: folder of the export")
     parser.add_argument(
         "--archive", type=str, nargs="+", default=[], help="official archives: one or more paths or URLs"
     )
@@ -260,6 +261,13 @@ def _prepare(parser: ArgumentParser, arguments: list[str]) -> int:
     parser.add_argument("--download", choices=["", "2012", "2014", "2017"], default="", help="fetch that year's files")
     parsed = parse(parser, arguments)
     root = Path(parsed.root)
+    if parsed.dataset == "tags":
+        if parsed.archive or parsed.download or parsed.checksum:
+            raise SFCError("--archive, --download and --checksum are for voc and coco")
+        for table in prepare_tags(root):
+            print(table)
+        print(f"next: sfc check {root}")
+        return 0
     if parsed.dataset == "voc":
         if parsed.download not in ("", "2012"):
             raise SFCError("--download for voc takes 2012 only")

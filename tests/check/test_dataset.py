@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -169,3 +170,17 @@ def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path: Path) -> No
 def test_a_missing_table_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.csv: there is no such table"):
         check_dataset(DataSection(root=str(tmp_path)))
+
+
+def test_a_verdict_and_what_to_do_next(sound: DataSection, tmp_path: Path) -> None:
+    good = replace(check_dataset(sound), remarks=())
+    assert "verdict: sound; next: sfc plan" in shown(good)
+    (tmp_path / "photographs" / "cat").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "photographs" / "cat" / "a.jpg")
+    (tmp_path / "photographs" / "cat" / "notes.txt").write_text("")
+    remarkable = check_dataset(DataSection(format="folders", root=str(tmp_path / "photographs"), train="."))
+    assert [(remark.count, remark.examples) for remark in remarkable.remarks] == [(1, (".txt (1)",))]
+    assert "verdict: usable, with 1 remark above to look at" in shown(remarkable)
+    (tmp_path / "photographs" / "cat" / "a.jpg").write_text("")
+    broken = check_dataset(DataSection(format="folders", root=str(tmp_path / "photographs"), train="."))
+    assert "verdict: not usable until these are mended" in shown(broken)

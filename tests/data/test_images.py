@@ -174,7 +174,7 @@ def test_missing_file_folder_and_text(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"loop\.jpg: cannot be read \(Too many levels"):
             read(tmp_path / "loop.jpg")
         (tmp_path / "text.jpg").write_text("a page of HTML, saved under the wrong name")
-        with pytest.raises(DataError, match=r"text.jpg: not a readable JPEG, .* or AVIF image"):
+        with pytest.raises(DataError, match=r"text.jpg: not a readable JPEG, .* or (AVIF|HEIF) image"):
             read(tmp_path / "text.jpg")
 
 
@@ -301,3 +301,22 @@ def test_unwritable_mask_and_wrong_arrays(tmp_path: Path) -> None:
         write_mask(tmp_path / "file" / "m.png", np.zeros((1, 1), dtype=np.uint8))
     with pytest.raises(ValueError, match="uint8"):
         write_mask(tmp_path / "m.png", np.zeros((1, 1), dtype=np.int64))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_photographs_of_phones(orientation: int, tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    upright = picture(64, 96)
+    turned = upright if orientation == 1 else upright.transpose(Image.Transpose.ROTATE_90)
+    turned.save(tmp_path / "a.heic", format="HEIF", quality=95, exif=exif_bytes(orientation))
+    found = read_image(tmp_path / "a.heic").astype(int)
+    assert found.shape == (64, 96, 3)
+    assert image_size(tmp_path / "a.heic") == (64, 96)
+    assert np.abs(found - np.asarray(upright, int)).mean() < 8
+
+
+def test_without_their_decoder_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfc.data.images.HAS_HEIF", False)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypnone")
+    with pytest.raises(DataError, match="need a package: pip install pillow-heif"):
+        read_image(tmp_path / "a.heic")

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from rich.progress import track
 from sfc.data.config import DataConfig
 from sfc.data.groups import Group, class_groups
 from sfc.data.images import read_image
+from sfc.data.readers.folders import passed_over
 from sfc.data.readers.read import read_dataset, read_training_masks
 from sfc.data.records import IGNORE, DataSet, Record
 from sfc.errors import DataError
@@ -145,7 +147,7 @@ def check_dataset(config: DataConfig, batch: int = 16, draws: int = 4) -> CheckR
         faults += [finding.fault for finding in findings if finding.fault is not None]
         splits.append(_split_report(name, dataset, findings))
         remarks += _mask_remarks(name, dataset, findings) + _id_remarks(name, dataset)
-    remarks += _class_remarks(train, val)
+    remarks += [*_class_remarks(train, val), _passed_over(config)]
     broken = {str(fault): Broken(fault.path, fault.reason) for fault in faults}
     classes = _class_reports(config, train, val, batch, draws)
     return CheckReport(
@@ -246,6 +248,15 @@ def _class_remarks(train: DataSet, val: DataSet | None) -> list[Remark | None]:
         leaked = [record.id for record in val.records if record.image in known]
         remarks.append(_remark("validation images that are training images too", leaked))
     return remarks
+
+
+def _passed_over(config: DataConfig) -> Remark | None:
+    """Files in class folders that are no images."""
+    counts = passed_over(Path(config.root) / config.train) if config.format == "folders" else None
+    if not counts:
+        return None
+    kinds = tuple(f"{suffix} ({count:,})" for suffix, count in counts.most_common(_EXAMPLES))
+    return Remark("files are no images and were passed over", counts.total(), kinds)
 
 
 def _remark(text: str, items: Iterable[str]) -> Remark | None:

@@ -28,12 +28,16 @@ def print_report(report: CheckReport, console: Console | None = None) -> None:
         console.print(f"[yellow]{remark.count:,}[/] {escape(remark.text)}: {escape(', '.join(remark.examples))}{more}")
     if not report.broken:
         console.print("[green]All files can be read.[/]")
+        looks = f"{len(report.remarks)} remark{'s' if len(report.remarks) > 1 else ''} above to look at"
+        verdict = f"usable, with {looks}" if report.remarks else "sound"
+        console.print(f"verdict: {verdict}; next: sfc plan, with the same data set", highlight=False)
         return
     console.print(f"[red]{len(report.broken):,} broken:[/]")
     for broken in report.broken[:_LONGEST_LIST]:
         console.print(f"  {escape(broken.path)}: {escape(broken.reason)}", soft_wrap=True, highlight=False)
     if len(report.broken) > _LONGEST_LIST:
         console.print(f"  ... and {len(report.broken) - _LONGEST_LIST:,} more; --json FILE lists them all")
+    console.print("verdict: not usable until these are mended or their rows removed", highlight=False)
 
 
 def _splits(report: CheckReport) -> Table:

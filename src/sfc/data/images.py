@@ -16,11 +16,19 @@ from sfc.data.records import IGNORE, artifact_path
 from sfc.errors import DataError
 from sfc.run.files import atomic_write
 
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 """Photographs only: Pillow would also run Ghostscript on an EPS file."""
 
 REDUCING_GAP = 3.0
 """Pictures are shrunk to this multiple by plain averages before the filter; more is not told apart from the filter."""
+
+try:
+    import pillow_heif
+except ImportError:
+    HAS_HEIF = False
+else:
+    HAS_HEIF = True
+    pillow_heif.register_heif_opener()
 
 MANY_PIXELS = 32_000_000
 
@@ -197,6 +205,8 @@ def _opened(path: Path, formats: tuple[str, ...] = _FORMATS) -> Iterator[Image.I
         raise DataError(path, "the image has more than 179 million pixels") from error
     except UnidentifiedImageError as error:
         reason = "the file is empty" if path.stat().st_size == 0 else f"not a readable {_names(formats)} image"
+        if path.suffix.lower() in (".heic", ".heif") and not HAS_HEIF:
+            reason = "photographs of this kind need a package: pip install pillow-heif"
         raise DataError(path, reason) from error
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
 from sfc.engine.interruption import Interruption, leave_signals_to_the_parent
+from sfc.engine.loading import affordable
 from sfc.engine.optimiser import ParameterGroup, make_optimiser, schedule
 from sfc.engine.training_log import TrainingLog
 from sfc.errors import ConfigError, SFCError
@@ -190,13 +191,14 @@ class _Fit:
     def _steps(self, objective: nn.Module, optimiser: torch.optim.Optimizer, first: int, title: str) -> None:
         fabric, config = self.fabric, self.config
         batches = StepBatches(self.images, config, self.job.seed, first, fabric.global_rank, fabric.world_size)
+        ahead = affordable(self.job.samples, config.batch, self.machine.workers, fabric.is_global_zero)
         loader = DataLoader(
             self.job.samples,
             batch_sampler=batches,
-            num_workers=self.machine.workers,
+            num_workers=ahead.workers,
             collate_fn=collate,
             pin_memory=fabric.device.type == "cuda",
-            prefetch_factor=4 if self.machine.workers else None,
+            prefetch_factor=ahead.batches or None,
             worker_init_fn=leave_signals_to_the_parent,
         )
         objective.train()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +21,9 @@ from sfc.settings.shared import MachineConfig
 
 PATIENCE = timedelta(hours=24)
 """How long processes wait for each other: one may have a whole data set to score, or more images left than others."""
+
+POLL = 2.0
+"""Seconds between two looks whether the parent of a process is still there."""
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -57,9 +64,23 @@ def make_fabric(machine: MachineConfig) -> Fabric:
             precision="bf16-mixed" if machine.precision == "bf16" else "32-true",
         )
         fabric.launch()
+        if fabric.local_rank > 0:
+            threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"machine: {str(error).splitlines()[0]}") from error
     return fabric
+
+
+def _end_with_parent(parent: int) -> None:
+    """Ends this process when the one that started it has gone: files are whole or not there, so nothing is lost.
+
+    The other way round, and in collectives, Lightning and the sockets do so.
+    """
+    while os.getppid() == parent:
+        time.sleep(POLL)
+    sys.stderr.write("sfc: the first process of this run has gone, so this one stops\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def prepared_for_inference(fabric: Fabric, net: nn.Module) -> None:

@@ -62,6 +62,7 @@ def add_segmenter_options(parser: ArgumentParser) -> None:
 
 def predict_command(parser: ArgumentParser, parsed: Namespace) -> int:
     """Runs `sfc predict`; prints where the masks are."""
+    from sfc.data.readers.folders import passed_over
     from sfc.engine.processes import make_fabric, one_message
     from sfc.predict.outputs import Outputs
     from sfc.predict.photographs import find_photographs
@@ -78,6 +79,10 @@ def predict_command(parser: ArgumentParser, parsed: Namespace) -> int:
         predict(fabric, source, photographs, outputs)
     if fabric.is_global_zero:
         page = write_page(outputs, source.classes)
+        for folder in filter(Path.is_dir, map(Path, parsed.images)):
+            kinds = ", ".join(f"{suffix} ({count:,})" for suffix, count in passed_over(folder).items())
+            if kinds:
+                print(f"passed over in {folder}, as they are no images: {kinds}")  # noqa: T201
         print(f"masks of {len(photographs)} photographs: {outputs.folder / 'masks'}")  # noqa: T201
         print(f"to look at: {page}")  # noqa: T201
     return 0

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from sfc.data.readers import DataSection as DataConfig
-from sfc.data.readers.folders import read_folders
+from sfc.data.readers.folders import images_below, passed_over, read_folders
 from sfc.errors import ConfigError, DataError
 
 
@@ -82,3 +82,9 @@ def test_folder_that_is_no_class_and_empty_setting(tmp_path: Path) -> None:
         read_folders(config(tmp_path, val="val"), "val")
     with pytest.raises(ConfigError, match=r"data\.val is empty"):
         read_folders(config(tmp_path), "val")
+
+
+def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "cat/a.jpg", "cat/b.jfif", "cat/c.heic", "cat/Thumbs.db", "dog/x.txt", "dog/y.TXT", "dog/README")
+    assert passed_over(tmp_path) == {".txt": 2, ".db": 1, "without suffix": 1}
+    assert [path.name for path in images_below(tmp_path)] == ["a.jpg", "b.jfif", "c.heic"]

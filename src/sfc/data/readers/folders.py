@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from sfc.data.readers.reader import Reader
 from sfc.data.records import DataSet, Record
 from sfc.errors import ConfigError, DataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jp2", ".avif")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jp2", ".avif"),
+    *(".heic", ".heif"),
+)
 """What counts as an image; other files are passed over."""
 
 
@@ -114,6 +118,15 @@ def images_below(folder: Path) -> Iterator[Path]:
         for name in names:
             if Path(name).suffix.lower() in IMAGE_SUFFIXES:
                 yield Path(place) / name
+
+
+def passed_over(folder: Path) -> Counter[str]:
+    """How many files below a folder are no images, by suffix. Raises as `images_below`."""
+    counts: Counter[str] = Counter()
+    for _, _, names in _walk(folder):
+        suffixes = [Path(name).suffix.lower() for name in names]
+        counts.update(suffix or "without suffix" for suffix in suffixes if suffix not in IMAGE_SUFFIXES)
+    return counts
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:

@@ -1,0 +1,173 @@
+"""Tables of tags from what other programs export: YOLO, Roboflow, LabelMe, CVAT. Masks and boxes become tags alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sfc.data.readers.detect import ROBOFLOW_COCO, SPLITS, foreign_layout, is_labelme
+from sfc.data.readers.folders import images_below
+from sfc.errors import DataError
+from sfc.run.files import atomic_write
+
+Tagged = tuple[str, Path, set[str]]
+"""Split, photograph, tags."""
+SEPARATOR = ";"
+
+
+def prepare_tags(folder: Path) -> list[Path]:
+    """Writes train.csv, and val.csv where there is a validation split, into the folder of an export.
+
+    Args:
+        folder: of the export; nothing in it is changed.
+
+    Returns:
+        The tables.
+
+    Raises:
+        DataError: it is no export that is known; a file of it is damaged; a table is there already; a class name holds
+            what stands between tags.
+        SFCError: a table cannot be written.
+    """
+    if not folder.is_dir():
+        raise DataError(folder, "there is no such folder")
+    layout = foreign_layout(folder)
+    if layout not in EXPORTS:
+        raise DataError(folder, f"is no export of {', '.join(EXPORTS)}")
+    tables: dict[str, dict[Path, set[str]]] = {}
+    for split, image, tags in EXPORTS[layout](folder):
+        if split != "test":
+            tables.setdefault(split, {}).setdefault(image, set()).update(tags)
+    if not tables.get("train"):
+        raise DataError(folder, "has no training photographs")
+    written = []
+    for split, rows in tables.items():
+        path = folder / f"{split}.csv"
+        if path.exists():
+            raise DataError(path, "is there already, and is not overwritten")
+        _write(path, folder, rows)
+        written.append(path)
+    return written
+
+
+def _write(path: Path, folder: Path, rows: Mapping[Path, set[str]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("image", "labels"))
+    for image, tags in sorted(rows.items()):
+        bad = next((tag for tag in tags if SEPARATOR in tag), None)
+        if bad is not None:
+            raise DataError(folder, f"the class '{bad}' holds '{SEPARATOR}', which stands between tags: rename it")
+        writer.writerow((image.relative_to(folder).as_posix(), SEPARATOR.join(sorted(tags))))
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _yolo(folder: Path) -> Iterator[Tagged]:
+    names = _yolo_names(folder)
+    for image in images_below(folder):
+        parts = list(image.relative_to(folder).parts)
+        if "images" not in parts:
+            continue
+        split = next((SPLITS[part] for part in parts if part in SPLITS), "train")
+        parts[parts.index("images")] = "labels"
+        label = folder.joinpath(*parts).with_suffix(".txt")
+        lines = _text(label).splitlines() if label.is_file() else []
+        tags = set()
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                index = line.split()[0]
+                if not index.isdigit() or int(index) not in names:
+                    raise DataError(f"{label}, line {number}", f"begins with '{index}', which is no class of data.yaml")
+                tags.add(names[int(index)])
+        yield split, image, tags
+
+
+def _yolo_names(folder: Path) -> dict[int, str]:
+    path = next((folder / name for name in ("data.yaml", "dataset.yaml") if (folder / name).is_file()), None)
+    if path is None:
+        raise DataError(folder, "looks like YOLO's, but has no data.yaml, which names the classes")
+    try:
+        names: Any = (yaml.safe_load(_text(path)) or {}).get("names")
+        return {int(k): str(name) for k, name in (names.items() if isinstance(names, dict) else enumerate(names))}
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+        raise DataError(path, "has no list of class names under the key names") from error
+
+
+def _roboflow_coco(folder: Path) -> Iterator[Tagged]:
+    for name in (".", *SPLITS):
+        path = folder / name / ROBOFLOW_COCO
+        if not path.is_file():
+            continue
+        content = _json(path)
+        try:
+            names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
+            images = {entry["id"]: path.parent / entry["file_name"] for entry in content["images"]}
+            tags: dict[Any, set[str]] = {identity: set() for identity in images}
+            for annotation in content["annotations"]:
+                tags[annotation["image_id"]].add(names[annotation["category_id"]])
+        except (KeyError, TypeError) as error:
+            raise DataError(path, f"is no COCO file: {error} is missing") from error
+        for identity, image in images.items():
+            yield SPLITS.get(name, "train"), image, tags[identity]
+
+
+def _labelme(folder: Path) -> Iterator[Tagged]:
+    for path in sorted(folder.rglob("*.json")):
+        if not is_labelme(path):
+            continue
+        content = _json(path)
+        image = path.parent / str(content["imagePath"]).replace("\\", "/")
+        if not image.is_file() or not image.resolve().is_relative_to(folder.resolve()):
+            raise DataError(path, f"names the photograph '{content['imagePath']}', which is not there")
+        try:
+            tags = {str(shape["label"]) for shape in content["shapes"]}
+        except (KeyError, TypeError) as error:
+            raise DataError(path, "has a shape without a label") from error
+        split = next((SPLITS[part] for part in path.relative_to(folder).parts if part in SPLITS), "train")
+        yield split, image, tags
+
+
+def _cvat(folder: Path) -> Iterator[Tagged]:
+    path = folder / "annotations.xml"
+    try:
+        root = ET.fromstring(_text(path))  # noqa: S314 - expat itself limits entity expansion
+    except ET.ParseError as error:
+        raise DataError(path, f"is damaged ({error})") from error
+    for entry in root.iter("image"):
+        name = entry.get("name", "")
+        found = [place for place in (folder / name, folder / "images" / name) if name and place.is_file()]
+        if not found:
+            raise DataError(path, f"names the photograph '{name}', which is not there")
+        yield "train", found[0], {label for shape in entry if (label := shape.get("label"))}
+
+
+EXPORTS: dict[str, Callable[[Path], Iterator[Tagged]]] = {
+    "YOLO": _yolo,
+    "Roboflow COCO": _roboflow_coco,
+    "LabelMe": _labelme,
+    "CVAT": _cvat,
+}
+"""By the name that `foreign_layout` gives."""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise DataError(path, f"cannot be read ({reason})") from error
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
+        raise DataError(path, f"is not JSON ({error})") from error
