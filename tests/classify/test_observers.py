@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -138,3 +139,14 @@ def test_pictures_show_the_rarest_classes_at_intervals(
         Pictures(OTHER, net, data, MACHINE, 2, tmp_path)(epoch)
     assert [path for path, _, _ in drawn] == [tmp_path / "pictures" / f"epoch_00{epoch}.png" for epoch in (2, 4)]
     assert [row.keys.tolist() for row in drawn[0][1]] == [[0, *(1 + k for k in r.labels)] for r in pictures.records]
+
+
+def test_pictures_so_far_are_on_a_page(
+    net: SFCNetwork, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = Pictures(FIRST, net, read_dataset(load_config([recipe]).data, "train"), MACHINE, 1, tmp_path)
+    for epoch in (1, 2):
+        pictures(epoch)
+    page = tmp_path / "pictures" / "index.html"
+    assert re.findall(r'src="([^"]+)"', page.read_text()) == ["epoch_002.png", "epoch_001.png"]
+    assert capsys.readouterr().err.count(str(page)) == 1

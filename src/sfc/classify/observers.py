@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from sfc.data.records import DataSet, evenly
 from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
 from sfc.errors import ConfigError
 from sfc.metrics.counts import ConfusionMatrix
+from sfc.run.files import atomic_write
 from sfc.settings.shared import MachineConfig
 
 BEST = "best.pt"
@@ -63,7 +65,7 @@ class GroundTruthSelection:
 
 
 class Pictures:
-    """Draws the CAMs of a few training images, the rarest classes first, into `folder`/pictures."""
+    """Draws the CAMs of a few training images, the rarest classes first, into `folder`/pictures, and a page of them."""
 
     def __init__(
         self, fabric: Fabric, net: SFCNetwork, train: DataSet, machine: MachineConfig, every: int, folder: Path
@@ -75,6 +77,7 @@ class Pictures:
         rarity = [min(counts[list(record.labels)]) for record in labelled]
         self.records = [labelled[i] for i in np.argsort(rarity, kind="stable")[:: max(1, len(labelled) // 50)]]
         self.records = self.records[:PICTURE_IMAGES]
+        self._said = False
 
     def __call__(self, epoch: int) -> None:
         """Draws, if this epoch is one of those asked for."""
@@ -89,3 +92,19 @@ class Pictures:
             keys, weight, prototype = infer_cams(self.net, image, label, (1.0,), precision=self.machine.precision)
             rows.append(CamPicture(record.id, image, keys, weight, prototype))
         draw_cams(self.folder / f"epoch_{epoch:03d}.png", rows, self.classes)
+        page = self._write_page()
+        if not self._said:
+            sys.stderr.write(f"CAMs so far, to look at while it trains: {page}\n")
+            self._said = True
+
+    def _write_page(self) -> Path:
+        """All pictures so far, the newest first; a browser looks again by itself."""
+        names = sorted((path.name for path in self.folder.glob("epoch_*.png")), reverse=True)
+        numbered = [(name, int(name.removeprefix("epoch_").removesuffix(".png"))) for name in names]
+        figures = "".join(f'<h2>Epoch {number}</h2><img src="{name}" alt="">' for name, number in numbered)
+        head = '<meta charset="utf-8"><meta http-equiv="refresh" content="30"><title>CAMs so far</title>'
+        style = "<style>body{font:16px system-ui,sans-serif;margin:1rem}img{max-width:100%}</style>"
+        page = self.folder / "index.html"
+        with atomic_write(page) as file:
+            file.write(f"<!doctype html>{head}{style}<h1>CAMs so far</h1>{figures}".encode())
+        return page
