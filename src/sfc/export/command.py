@@ -9,7 +9,10 @@ from jsonargparse import ArgumentParser, Namespace
 from sfc.errors import ConfigError, SFCError
 from sfc.predict.command import add_segmenter_options
 
-TEXT = "hand over a run's segmenter (--model, --onnx), or predicted masks (--coco, --yolo, --voc)"
+TEXT = "hand over a run's segmenter (--model, --onnx), or predicted masks (--coco, --yolo, --labelme, --cvat, --voc)"
+MASKS = ("coco", "yolo", "labelme", "cvat", "voc")
+WITH_REGIONS = ("yolo", "labelme", "cvat")
+"""Exports of masks that have an outline a region."""
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -25,8 +28,10 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--coco", type=str, default="", help="JSON file that gets the masks in COCO's format")
     parser.add_argument("--instances", type=bool, default=False, help="coco: one annotation a region, not one a class")
     parser.add_argument("--yolo", type=str, default="", help="folder that gets the masks as polygons for YOLO")
+    parser.add_argument("--labelme", type=str, default="", help="folder that gets the masks as polygons for LabelMe")
+    parser.add_argument("--cvat", type=str, default="", help="XML file that gets the masks as polygons for CVAT")
     parser.add_argument(
-        "--min-area", type=int, default=1, help="coco instances, yolo: leave smaller regions out (pixels)"
+        "--min-area", type=int, default=1, help="coco instances and polygons: leave smaller regions out (pixels)"
     )
     parser.add_argument("--voc", type=str, default="", help="tar.gz that gets the masks for VOC's test server")
     parser.add_argument(
@@ -38,9 +43,9 @@ def add_options(parser: ArgumentParser) -> None:
 def export_command(parsed: Namespace) -> int:
     """Runs `sfc export`; prints what was written."""
     network = [name for name in ("model", "onnx") if parsed[name]]
-    masks = [name for name in ("coco", "yolo", "voc") if parsed[name]]
+    masks = [name for name in MASKS if parsed[name]]
     if not network and not masks:
-        raise ConfigError("name what to write: --model, --onnx, --coco, --yolo or --voc")
+        raise ConfigError(f"name what to write: --model, --onnx, --{', --'.join(MASKS[:-1])} or --{MASKS[-1]}")
     if network and masks:
         raise ConfigError(f"--{network[0]} exports a segmenter and --{masks[0]} exports masks: call export for each")
     _require_use(parsed, network)
@@ -59,7 +64,9 @@ def _require_use(parsed: Namespace, network: list[str]) -> None:
         "method": bool(network) or not parsed.method,
         "trained_on": bool(network) or not parsed.trained_on,
         "instances": bool(parsed.coco) or not parsed.instances,
-        "min_area": bool(parsed.yolo or (parsed.coco and parsed.instances)) or parsed.min_area == 1,
+        "min_area": any(parsed[name] for name in WITH_REGIONS)
+        or bool(parsed.coco and parsed.instances)
+        or parsed.min_area == 1,
         "voc_root": bool(parsed.voc) or not parsed.voc_root,
         "voc_split": bool(parsed.voc) or parsed.voc_split == "test",
     }
@@ -98,6 +105,13 @@ def _export_masks(parsed: Namespace) -> None:
         from sfc.export.yolo import export_yolo
 
         export_yolo(predictions, Path(parsed.yolo), min_area=parsed.min_area)
+    if parsed.labelme or parsed.cvat:
+        from sfc.export.labelling import export_cvat, export_labelme
+
+        if parsed.labelme:
+            export_labelme(predictions, Path(parsed.labelme), parsed.min_area)
+        if parsed.cvat:
+            export_cvat(predictions, Path(parsed.cvat), parsed.min_area)
     if parsed.voc:
         from sfc.export.voc import export_voc
 

@@ -43,6 +43,47 @@ def polygon_area(points: Points) -> int:
     return int((x * next_y - next_x * y).sum()) // 2
 
 
+def simplified(points: Points, tolerance: float) -> Points:
+    """A closed polygon with fewer points, none of whose left-out points lies farther from it than `tolerance`.
+
+    Douglas and Peucker (1973), from the first point and the one that is farthest from it.
+
+    Args:
+        points: int64 [points, 2], closed as those of `region_polygons`.
+        tolerance: in pixels.
+
+    Returns:
+        Some of the points in their order, at least three of them where there are three.
+    """
+    if len(points) <= 4:
+        return points
+    far = int(((points - points[0]) ** 2).sum(axis=1).argmax())
+    ring = np.concatenate([points, points[:1]])
+    kept = np.zeros(len(ring), bool)
+    kept[[0, far, -1]] = True
+    pending = [(0, far), (far, len(ring) - 1)]
+    while pending:
+        first, last = pending.pop()
+        if last - first < 2:
+            continue
+        distance = _distance(ring[first + 1 : last], ring[first], ring[last])
+        worst = int(distance.argmax())
+        if distance[worst] > tolerance:
+            middle = first + 1 + worst
+            kept[middle] = True
+            pending += [(first, middle), (middle, last)]
+    found: Points = points[kept[:-1]]
+    return found if len(found) >= 3 else points
+
+
+def _distance(points: Points, start: Points, end: Points) -> NDArray[np.float64]:
+    """Of points from the way between two others."""
+    along = (end - start).astype(np.float64)
+    offset = (points - start).astype(np.float64)
+    part = (offset @ along / max(float(along @ along), 1.0)).clip(0, 1)
+    return np.hypot(*(offset - part[:, None] * along).T)
+
+
 class _Edges:
     """Every pixel edge between a region and the rest, a step long, with the region to its right.
 
