@@ -142,7 +142,7 @@ def far_from(point: np.ndarray, start: np.ndarray, end: np.ndarray) -> float:
 
 def test_without_tolerance_nothing_moves() -> None:
     (polygon,) = region_polygons(blobs() == 3)
-    assert len(simplified(polygon, TOLERANCE)) < len(polygon) / 3
+    assert len(simplified(polygon, TOLERANCE)) < len(polygon) / 2
     np.testing.assert_array_equal(simplified(polygon, 0.0), polygon)
 
 
