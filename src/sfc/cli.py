@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,10 +124,8 @@ def _settings(
     parser: ArgumentParser, arguments: list[str], *, takes_source: bool = False
 ) -> tuple[RunConfig, Path, Namespace]:
     """The settings and the run folder; a folder's own settings, or its plan, stand in for a recipe."""
-    from sfc.config import RunConfig, add_run_settings, checked
-    from sfc.data.readers.detect import detect
+    from sfc.config import RunConfig, add_run_settings
     from sfc.plan import command as plan
-    from sfc.settings.read import load_settings
 
     if takes_source:
         parser.add_argument("source", nargs="?", type=str, help=f"{plan.SOURCE_HELP}; or a recipe with --config")
@@ -136,36 +133,9 @@ def _settings(
     add_run_settings(parser)
     parser.add_argument("--run", type=str, help="run folder; default: runs/ and the name of the data set or recipe")
     parsed = parse(parser, arguments, RunConfig, defaults=False)
-    recipes: list[str] = parsed.get("config") or []
-    source, budget = parsed.get("source"), parsed.get("budget")
-    folder = _run_folder(parsed.get("run"), recipes, source)
-    own = RunFolder(folder)
-    options = options_of(parsed, RunConfig)
-    if budget and (recipes or not source or own.config.is_file() or own.plan.is_file()):
-        raise SFCError("--budget is for a plan that is not made yet: sfc run DATA --budget 30m, in a new run folder")
-    if recipes:
-        config = load_settings(RunConfig, recipes, options)
-        config = replace(config, data=detect(Path(source), config.data)) if source else config
-        return checked(config), folder, parsed
-    if source and not own.config.is_file() and not own.plan.is_file():
-        plan.plan_run(Path(source), options, own, budget or "")
-    found = [path for path in (own.config, own.plan) if path.is_file()][:1]
-    config = checked(load_settings(RunConfig, found, options))
-    if source:
-        plan.require_source(config, Path(source), own)
+    source, run, budget = (parsed.get(name) or "" for name in ("source", "run", "budget"))
+    config, folder = plan.settle(source, run, parsed.get("config") or [], options_of(parsed, RunConfig), budget)
     return config, folder, parsed
-
-
-def _run_folder(given: str | None, recipes: list[str], source: str | None) -> Path:
-    from sfc.plan.command import default_folder
-
-    if given is not None:
-        return Path(given)
-    if source is not None:
-        return default_folder(Path(source))
-    if not recipes:
-        raise SFCError("name a data set, a recipe with --config NAME, or a run folder with --run FOLDER")
-    return Path("runs") / Path(recipes[-1]).stem
 
 
 def _print_run(

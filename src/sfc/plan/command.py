@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sfc.config import RunConfig, add_run_settings
+from sfc.config import RunConfig, add_run_settings, checked
 from sfc.data.readers.detect import detect
 from sfc.errors import ConfigError, SFCError
 from sfc.plan.plan import Plan, make_plan, write_plan
@@ -40,8 +41,6 @@ def plan_command(parser: ArgumentParser, arguments: list[str]) -> int:
         raise ConfigError("a plan chooses the settings itself; give those that you want as options, without --config")
     source = Path(parsed.source)
     folder = RunFolder(Path(parsed.get("run") or default_folder(source)))
-    if folder.config.is_file():
-        raise ConfigError(f"{folder.root}: a run has begun here with its settings; choose another folder with --run")
     plan_run(source, options_of(parsed, RunConfig), folder, parsed.get("budget") or "")
     print(f"\nWritten: {folder.plan}. To do it: sfc run {parsed.source} --run {folder.root}")  # noqa: T201
     return 0
@@ -53,7 +52,41 @@ def default_folder(source: Path) -> Path:
     return Path("runs") / (place.name if place.is_dir() else place.parent.name)
 
 
-def plan_run(source: Path, options: Mapping[str, Any], folder: RunFolder, budget: str = "") -> None:
+def settle(
+    source: str, run: str, recipes: Sequence[str], options: Mapping[str, Any], budget: str = ""
+) -> tuple[RunConfig, Path]:
+    """The settings of a run and its folder: recipes, or else the folder's own settings, its plan, or a plan made now.
+
+    Args:
+        source: data set; empty: what the settings say.
+        run: run folder; empty: `runs/` and the name of the data set or of the last recipe.
+        recipes: files, or names of recipes of the package.
+        options: settings on top, nested.
+        budget: for a plan that is made now, as `--budget` takes it.
+
+    Raises:
+        SFCError: nothing is named; the folder is a run of another data set; a budget where there is no plan to make.
+    """
+    if not (source or run or recipes):
+        raise SFCError("name a data set, a recipe with --config NAME, or a run folder with --run FOLDER")
+    folder = Path(run) if run else default_folder(Path(source)) if source else Path("runs") / Path(recipes[-1]).stem
+    own = RunFolder(folder)
+    is_new = not recipes and source and not own.config.is_file() and not own.plan.is_file()
+    if budget and not is_new:
+        raise SFCError(f"{BUDGET} is for a plan that is not made yet: sfc run DATA {BUDGET} 30m, in a new run folder")
+    if recipes:
+        config = load_settings(RunConfig, recipes, options)
+        return checked(replace(config, data=detect(Path(source), config.data)) if source else config), folder
+    if is_new:
+        plan_run(Path(source), options, own, budget)
+    found = [path for path in (own.config, own.plan) if path.is_file()][:1]
+    config = checked(load_settings(RunConfig, found, options))
+    if source:
+        require_source(config, Path(source), own)
+    return config, folder
+
+
+def plan_run(source: Path, options: Mapping[str, Any], folder: RunFolder, budget: str = "") -> Plan:
     """Makes a plan, prints and writes it.
 
     Args:
@@ -65,6 +98,8 @@ def plan_run(source: Path, options: Mapping[str, Any], folder: RunFolder, budget
     Raises:
         SFCError: the data or the settings cannot be used, or the plan not be written.
     """
+    if folder.config.is_file():
+        raise ConfigError(f"{folder.root}: a run has begun here with its settings; choose another folder with --run")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SFCError(
             "a plan is made by one process: `sfc plan DATA --run FOLDER` first, then the processes of the run"
@@ -76,6 +111,7 @@ def plan_run(source: Path, options: Mapping[str, Any], folder: RunFolder, budget
     plan = make_plan(detect(source, config.data), options, folder.root, seconds)
     write_plan(plan, folder)
     print_plan(plan)
+    return plan
 
 
 def seconds_of(words: str) -> float:
