@@ -21,6 +21,7 @@ from sfc.settings.read import new_parser, options_of, parse
 
 if TYPE_CHECKING:
     from sfc.config import RunConfig
+    from sfc.data.config import DataConfig
     from sfc.evaluate.scores import Scores
 
 DEMO = "synthetic"
@@ -189,11 +190,14 @@ def _check(parser: ArgumentParser, arguments: list[str]) -> int:
 
     parser.add_argument("source", nargs="?", type=str, help="data set folder or table; or use --config")
     parser.add_argument("--json", type=str, help="also write the findings to this file")
+    parser.add_argument("--fix", type=str, help="of a table: write what is safe to mend into this new table")
     add_run_settings(parser)
     parsed = parse(parser, arguments, RunConfig, defaults=False)
     recipes = parsed.get("config") or []
     config = load_settings(RunConfig, recipes, options_of(parsed, RunConfig))
     data = config.data
+    if parsed.get("fix"):
+        return _fix(parsed.get("source"), Path(parsed.fix), data)
     if parsed.get("source"):
         data = detect(Path(parsed.source), data)
     elif not recipes and data == RunConfig().data:
@@ -203,6 +207,20 @@ def _check(parser: ArgumentParser, arguments: list[str]) -> int:
     if parsed.get("json"):
         write_json(Path(parsed.json), report.as_json())
     return 2 if report.broken else 0
+
+
+def _fix(source: str | None, new: Path, data: DataConfig) -> int:
+    from sfc.check.fix import fix_table
+    from sfc.data.readers.table import separator_of
+
+    if not source:
+        raise SFCError("name the table that is to be mended: sfc check TABLE --fix NEW")
+    table = Path(source) / data.train if Path(source).is_dir() else Path(source)
+    mended = fix_table(table, new, separator_of(data))
+    for words in mended:
+        print(f"mended: {words}")
+    print(f"next: sfc check {new}" if mended else "there was nothing to mend, and nothing is written")
+    return 0
 
 
 @_command("predict", predict.TEXT)
