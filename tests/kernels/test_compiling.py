@@ -25,10 +25,10 @@ print(values[0])
 """
 
 
-def call_kernels(cache: Path) -> tuple[str, str]:
+def call_kernels(cache: Path, before: str = "") -> tuple[str, str]:
     """Output and error output of a new process that calls two kernels."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
-    command = [sys.executable, "-c", CALL]
+    command = [sys.executable, "-c", before + CALL]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return result.stdout.strip(), result.stderr
 
@@ -36,6 +36,13 @@ def call_kernels(cache: Path) -> tuple[str, str]:
 def test_compiling_is_said_once_and_the_next_process_loads_from_disk(tmp_path) -> None:
     assert call_kernels(tmp_path) == ("2.0", NOTICE)
     assert call_kernels(tmp_path) == ("2.0", "")
+
+
+def test_kernels_are_compiled_again_when_a_part_of_them_changed(tmp_path) -> None:
+    changed = "import sfc.kernels.compiling as c; c.parts_digest = lambda: 'other parts'\n"
+    assert call_kernels(tmp_path) == ("2.0", NOTICE)
+    assert call_kernels(tmp_path, changed) == ("2.0", NOTICE)
+    assert call_kernels(tmp_path, changed) == ("2.0", "")
 
 
 def test_kernels_compile_where_no_cache_folder_can_be_written(monkeypatch) -> None:

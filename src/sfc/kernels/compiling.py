@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -39,9 +42,29 @@ def kernel(function: Callable[..., Any]) -> Any:
     either the function is compiled again in each process.
     """
     try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+        compiled = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # numba found no folder that it may write
         return numba.njit(nogil=True, error_model="numpy")(function)
+    _watch_parts(compiled)
+    return compiled
+
+
+@cache
+def parts_digest() -> str:
+    """SHA-256 of the sources that kernels are made of beside their own module."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
+def _watch_parts(compiled: Any) -> None:
+    """Makes the cache notice changes of what is inlined: numba looks at the kernel's own file alone.
+
+    It keeps a stamp of that file in the index of the cache and compiles again where the stamp differs; ours has the
+    parts as well. There is no public way to say so; where numba keeps it elsewhere one day, a test fails.
+    """
+    index = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    if index is not None:
+        index._source_stamp = (index._source_stamp, parts_digest())  # noqa: SLF001
 
 
 def inlined(function: Callable[..., Any]) -> Any:
