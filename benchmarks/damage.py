@@ -35,23 +35,23 @@ WORDS = (
 
 
 def damaged(content: bytes, seed: int) -> bytes:
-    """A copy with one to four faults: bytes flipped, cut out, doubled, put in, or an end that is missing."""
+    """A copy with one to three faults: bytes flipped, cut out, doubled, put in, or an end that is missing."""
     chance = np.random.default_rng(seed)
     found = bytearray(content)
-    for _ in range(chance.integers(1, 5)):
+    for _ in range(chance.integers(1, 4)):
         place = int(chance.integers(len(found) + 1))
-        length = min(len(found) - place, int(2 ** chance.uniform(0, 12)))
-        fault = chance.integers(6)
-        if fault == 0 and found:
-            for _ in range(chance.integers(1, 9)):
+        length = min(len(found) - place, int(max(len(found), 1) ** chance.uniform(0, 0.7)))
+        fault = chance.integers(8)
+        if fault >= 5 and found:
+            for _ in range(chance.integers(1, 5)):
                 found[chance.integers(len(found))] = chance.integers(256)
-        elif fault == 1:
+        elif fault == 0:
             del found[place:]
-        elif fault == 2:
+        elif fault == 1:
             del found[place : place + length]
-        elif fault == 3:
+        elif fault == 2:
             found[place:place] = found[place : place + length]
-        elif fault == 4:
+        elif fault == 3:
             found[place:place] = WORDS[chance.integers(len(WORDS))]
         else:
             found[place : place + length] = bytes(length)
