@@ -19,7 +19,9 @@ def test_masks_first_then_the_segmenter(squares_run: Path) -> None:
         f"masks of 12 training photographs against the truth ({crf}): "
         f"plain CAM {by_key['plain CAM', 'train', crf]:.1f}, SFC {by_key['SFC', 'train', crf]:.1f} mIoU"
     )
-    assert segmenter.startswith("segmenter of 6 validation photographs against the truth (multi+crf): plain CAM ")
+    assert segmenter.startswith(
+        "the segmenter's masks of 6 validation photographs against the truth (multi+crf): plain CAM "
+    )
 
 
 def test_maps_where_there_are_no_masks(squares_run: Path) -> None:

@@ -76,7 +76,7 @@ def test_it_loads_the_least_certain_first_and_not_all_at_once(page: Any) -> None
     first = page.locator(".card").first
     assert first.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 40
     assert "cat 3 %" in first.inner_text()
-    assert "in doubt 100 %" in first.inner_text()
+    assert "in doubt 100.0 %" in first.inner_text()
     page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
     page.wait_for_function("document.querySelectorAll('.card').length > 200")
 

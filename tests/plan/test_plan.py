@@ -104,7 +104,7 @@ def test_a_run_uses_the_plan_and_says_how_long_it_takes(
     assert len(lines) <= 10
     assert lines[0].startswith("made: crf masks of the training photographs, segmenter")
     assert lines[1].startswith("good: masks of 12 training photographs against the truth (CRF of W + P): SFC ")
-    assert lines[2].startswith("good: segmenter of 6 validation photographs")
+    assert lines[2].startswith("good: the segmenter's masks of 6 validation photographs")
     assert "┃" not in out
 
 

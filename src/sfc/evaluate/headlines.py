@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sfc.evaluate.scores import MaskScore, Scores
 from sfc.refine.methods import REFINERS
 
-OF_SPLIT = {"train": "masks", "val": "segmenter"}
+OF_SPLIT = {"train": "masks", "val": "the segmenter's masks"}
 
 
 def headlines(scores: Sequence[Scores]) -> list[str]:
