@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,17 +32,30 @@ _DAMAGED = (
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes tensors and plain values to `path`, atomically.
+    """Writes tensors and plain values to `path`, atomically; the same bytes for the same content.
 
     Raises:
         SFCError: the folder cannot be written or the disk is full.
     """
     with atomic_write(path) as file:
         try:
-            torch.save({"format": FORMAT, **content}, file)
+            torch.save(_interned({"format": FORMAT, **content}), file)
         except RuntimeError as error:  # torch's zip writer hides a failed write (a full disk) behind its own error
             hidden = error.__context__
             raise (hidden if isinstance(hidden, OSError) else OSError(0, str(error).splitlines()[0])) from error
+
+
+def _interned(value: Any) -> Any:
+    """The same value, each text in it one object.
+
+    Pickle writes a text only once that it meets again, and the keys of a loaded optimiser state are other objects than
+    those of a new one.
+    """
+    if type(value) is dict:
+        return {_interned(key): _interned(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_interned(item) for item in value)
+    return sys.intern(value) if type(value) is str else value
 
 
 def read_tensors(path: Path, advice: str = "") -> Any:
