@@ -224,6 +224,16 @@ def test_selection_by_ground_truth_needs_masks(tmp_path: Path) -> None:
         train(tmp_path / "run", with_training(CONFIG, select="ground_truth"), without)
 
 
+def test_what_is_trained_next_does_not_depend_on_when_the_classifier_was_loaded(tmp_path: Path) -> None:
+    """A relation network draws its weights after that, in a process that trained the classifier, or in a later one."""
+    train(tmp_path / "run")
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    load(CONFIG, tmp_path / "run")
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_pictures_at_intervals(tmp_path: Path) -> None:
     train(tmp_path / "run", with_training(CONFIG, picture_every=2))
     (picture,) = (tmp_path / "run" / "pictures").iterdir()

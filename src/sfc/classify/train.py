@@ -223,13 +223,15 @@ def _fingerprint(config: ClassifyConfig, seed: int, classes: tuple[str, ...], ne
 
 
 def load_classifier(config: ClassifyConfig, seed: int, classes: tuple[str, ...], folder: Path) -> SFCNetwork:
-    """The trained classifier of a run, in evaluation mode.
+    """The trained classifier of a run, in evaluation mode; torch's generator stays as it is.
 
     Raises:
         CheckpointError: there is none, it is damaged, or its training is not finished.
         ConfigError: it was trained with other settings or other classes.
     """
-    net = build_network(config.network, len(classes), blank=True)
+    # Whoever trains something next draws the same weights whether the classifier was loaded before or just now.
+    with torch.random.fork_rng(devices=[]):
+        net = build_network(config.network, len(classes), blank=True)
     saved = load_finished(folder / CHECKPOINT, _fingerprint(config, seed, classes, net))
     if config.training.select == "ground_truth":
         saved = load_checkpoint(folder / BEST)
