@@ -166,7 +166,9 @@ def test_changed_data_is_refused(finished: Path, config: RunConfig, squares: Pat
     rows = (moved / "train.csv").read_text().splitlines()
     (moved / "train.csv").write_text("\n".join([*rows[:-1], rows[-1] + ";red"]) + "\n")
     before = snapshot(finished, ".pt", ".cam", "scores.json")
-    with pytest.raises(ConfigError, match=r"classify was made from something else \(images or tags changed since\)"):
+    tags = rows[-1].split(",")[1]
+    words = rf"\(images or tags changed since: train/11 \(was {tags}, is .*red.*\)\)"
+    with pytest.raises(ConfigError, match=rf"classify was made from something else {words}"):
         run(replace(config, data=replace(config.data, root=str(moved))), finished)
     assert snapshot(finished, ".pt", ".cam", "scores.json") == before
 

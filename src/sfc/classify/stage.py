@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sfc.data.records import input_hash
+from sfc.data.records import DataSet, input_hash
 from sfc.engine.stage import Artifact, Job, Stage, finish_training
+from sfc.run.files import write_json
 from sfc.run.folder import CHECKPOINT
 from sfc.settings.read import plain_values
 from sfc.settings.shared import NONE, weight_options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sfc.classify.network import SFCNetwork
 
 CLASSIFY_NAME = "classify"
+IMAGES = "images.json"
+"""Beside the checkpoint: tags and size of each training image, to say which of them changed."""
+MOST_NAMES = 3
 FREE = ("root", "val", "train_masks", "group_shares")
 """Settings of the data that may change within a run: a data set may move, and be scored in other ways."""
 
@@ -32,7 +39,39 @@ def _artifacts(job: Job) -> list[Artifact]:
         "classify": _bound(plain_values(asdict(job.config.classify))),
         "seed": job.config.seed,
     }
-    return [Artifact(CLASSIFY_NAME, "trained classifier", settings, facts=facts, is_training=True)]
+
+    def explain() -> str:
+        return changed_images(job.folder.classify / IMAGES, job.data.train)
+
+    return [Artifact(CLASSIFY_NAME, "trained classifier", settings, facts=facts, explain=explain, is_training=True)]
+
+
+def described(train: DataSet) -> dict[str, Any]:
+    """Tags and size in bytes of each training image, by its id; plain values."""
+    return {
+        record.id: [[train.classes[k] for k in record.labels], record.image.stat().st_size] for record in train.records
+    }
+
+
+def changed_images(path: Path, train: DataSet) -> str:
+    """Which training images changed since `path` was written, in words behind a colon; empty where nobody knows."""
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        now = described(train)
+        names = dict.fromkeys((*before, *now))
+        changed = [name for name in names if before.get(name) != now.get(name)]
+        words = [f"{name} ({_change(before.get(name), now.get(name))})" for name in changed[:MOST_NAMES]]
+    except (OSError, ValueError, AttributeError, TypeError, IndexError):
+        return ""
+    more = f" and {len(changed) - MOST_NAMES:,} more" if len(changed) > MOST_NAMES else ""
+    return f": {', '.join(words)}{more}" if words else ""
+
+
+def _change(before: Any, now: Any) -> str:
+    if before is None or now is None:
+        return "is new" if before is None else "is gone"
+    old, new = (";".join(each[0]) or "no tag" for each in (before, now))
+    return f"was {old}, is {new}" if old != new else "its file"
 
 
 def _bound(settings: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +83,9 @@ def _bound(settings: dict[str, Any]) -> dict[str, Any]:
 def _classify(job: Job) -> None:
     from sfc.classify.train import checkpoint_choice, train_classifier
 
-    config = job.config
+    config, images = job.config, job.folder.classify / IMAGES
+    if job.fabric.is_global_zero and not images.exists():
+        write_json(images, described(job.data.train))
     train_classifier(
         job.fabric,
         config.classify,

@@ -35,6 +35,7 @@ class Artifact:
         settings: plain values that its files depend on.
         inputs: names of the artifacts that they are made from.
         facts: other things that they are made from, by name, plain values.
+        explain: what changed in them, in words, for the refusal.
         is_training: the folder of a training, known by its checkpoint and finished with its last step.
         missing: for images, the first file that is not there yet; None where all are.
         made_by: the stage, entered by `register`.
@@ -45,6 +46,7 @@ class Artifact:
     settings: Mapping[str, Any]
     inputs: tuple[str, ...] = ()
     facts: Callable[[], Mapping[str, Any]] = dict
+    explain: Callable[[], str] = lambda: ""
     is_training: bool = False
     missing: Callable[[], Path | None] = lambda: None
     made_by: str = ""
@@ -116,7 +118,7 @@ class Job:
         for other in artifact.inputs:
             self.is_there(other)
         require_same(self.path(name) / NOTE, note["settings"], artifact.settings)
-        require_inputs(self.path(name), note["inputs"], self.expected(name)["inputs"])
+        require_inputs(self.path(name), note["inputs"], self.expected(name)["inputs"], artifact.explain)
         return True
 
     def require(self, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,16 @@ def require_same(
         )
 
 
-def require_inputs(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def require_inputs(
+    path: Path, old: Mapping[str, Any], new: Mapping[str, Any], explain: Callable[[], str] = lambda: ""
+) -> None:
     """Refuses to go on with files that were made from others than there are now.
+
+    Args:
+        path: their folder.
+        old: what they were made from.
+        new: what there is now.
+        explain: what changed, in words; asked only where something did.
 
     Raises:
         ConfigError: names the folder and what changed.
@@ -57,8 +65,8 @@ def require_inputs(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -
     changed = [name for name in (*new, *(name for name in old if name not in new)) if old.get(name) != new.get(name)]
     if changed:
         raise ConfigError(
-            f"{path} was made from something else ({', '.join(changed)} changed since): delete it to make it again, or "
-            "choose another run folder"
+            f"{path} was made from something else ({', '.join(changed)} changed since{explain()}): "
+            "delete it to make it again, or choose another run folder"
         )
 
 
