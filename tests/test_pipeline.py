@@ -78,7 +78,7 @@ def test_the_folder_is_as_documented(squares_run: Path, config: RunConfig) -> No
     found = {path for path in contents(squares_run) if "tfevents" not in path}
     train = {f"cams/train/train/{index}.cam" for index in range(12)}
     val = {f"cams/val/val/{index}.cam" for index in range(6)}
-    each = {"classify/checkpoint.pt", "classify/log.csv", "classify/origin.json", "scores.json"}
+    each = {f"classify/{name}" for name in ("checkpoint.pt", "log.csv", "origin.json", "images.json")} | {"scores.json"}
     each |= {"cams/train/origin.json", "cams/val/origin.json"}
     masks = {"masks/crf/origin.json", *(f"masks/crf/train/{index}.png" for index in range(12))}
     segmenter = {"segmenter/crf/checkpoint.pt", "segmenter/crf/log.csv", "segmenter/crf/origin.json"}
@@ -87,7 +87,7 @@ def test_the_folder_is_as_documented(squares_run: Path, config: RunConfig) -> No
     segmenter |= {f"predictions/crf/val/{way}/{name}" for way in ways for name in predicted}
     paths = each | train | val | masks | segmenter
     expected = {f"{variant}/{path}" for variant in ("cam", "sfc") for path in paths}
-    assert found == expected | {"config.yaml", "manifest.json", ".lock"}
+    assert found == expected | {"config.yaml", "manifest.json", "times.json", ".lock"}
     assert load_config([squares_run / "config.yaml"]) == config
     manifest = json.loads((squares_run / "manifest.json").read_text())
     assert manifest["format"] == 2
