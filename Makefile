@@ -1,7 +1,7 @@
 # The project's vocabulary. Every target makes its own environment first: .venv, from pyproject.toml and constraints.txt.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check built format bench pins clean
+.PHONY: help demo test check built campaign format bench pins clean
 
 # The first Python on the PATH that is new enough; another one: make PYTHON=/path/to/python3 test
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -34,6 +34,10 @@ built: $(READY)  ## Build the wheel, install it in a fresh environment, and use 
 		|| .venv-built/bin/python -m pip install --quiet -c constraints.txt dist/*.whl \
 		|| .venv-built/bin/python -m pip install --quiet dist/*.whl
 	.ci/use_built .venv-built/bin/sfc
+
+campaign: $(READY)  ## A small share of the kills and damaged files of docs/reliability.md
+	$(BIN)/python benchmarks/campaign.py fuzz --count 360
+	$(BIN)/python benchmarks/campaign.py kills --count 15
 
 format: $(READY)  ## Format, and mend what the linter can mend
 	$(BIN)/ruff check --fix-only .

@@ -14,9 +14,11 @@ from pathlib import Path
 from measure import Figure
 
 HERE = Path(__file__).parent
-HELPERS = {"measure.py", "yardstick.py", "run_all.py"}
-NEED_RUNS = {"photograph_sizes.py", "public_photographs.py", "signs.py"}
-"""They look at data or finished runs, which they take as arguments."""
+HELPERS = {"damage.py", "measure.py", "yardstick.py", "run_all.py"}
+NEED_RUNS = {
+    *("campaign.py", "doubt.py", "few_photographs.py", "photograph_sizes.py", "public_photographs.py", "signs.py"),
+}
+"""They look at data or finished runs, or have parts, which they take as arguments."""
 
 
 def run(script: Path) -> tuple[list[Figure], bool]:
