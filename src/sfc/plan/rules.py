@@ -256,5 +256,5 @@ def refuse_no_time(budget: float, least: float) -> ConfigError:
     """The error where nothing is left to cut."""
     return ConfigError(
         f"--budget of {budget / 60:.0f} min is too little: the shortest that makes sense takes {least / 60:.0f} min "
-        "on this machine; tag fewer photographs (data.limit) or give it more time"
+        "on this machine; use fewer photographs (--data.limit), or give it more time"
     )

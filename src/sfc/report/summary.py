@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfc.evaluate.headlines import headlines
+from sfc.evaluate.scores import read_scores
 from sfc.run.clock import in_words, read_times
 from sfc.run.folder import RunFolder, SystemFolder
 from sfc.segment.stage import segmenter_name, source_of
@@ -18,21 +19,22 @@ if TYPE_CHECKING:
 
 
 def summary(
-    config: RunConfig, folder: RunFolder, scores: Sequence[Scores], expected: Mapping[str, float] | None = None
+    config: RunConfig, folder: RunFolder, scores: Sequence[Scores] = (), expected: Mapping[str, float] | None = None
 ) -> list[str]:
     """About five lines.
 
     Args:
         config: settings of the run.
         folder: of the run.
-        scores: of all methods and splits; empty without truth.
+        scores: of all methods and splits; empty: what was scored earlier, if anything was.
         expected: seconds that a plan gave each stage.
 
     Raises:
-        DataError: the signs of a system are damaged.
+        DataError: the signs or scores of a system are damaged.
     """
     systems = [folder.system(name) for name in config.methods]
     last = systems[-1]
+    scores = scores or [entry for each in systems if each.scores.exists() for entry in read_scores(each.scores)]
     places = _places(config, last)
     lines = []
     if places:
