@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning_fabric import Fabric
+from PIL import Image
 
 from sfc.data.records import Record
+from sfc.engine import image_work
 from sfc.engine.image_work import one_image_a_thread, unfinished, work_through
 from sfc.errors import DataError, SFCError
 
@@ -99,3 +103,24 @@ def test_threads_are_shared_out_and_given_back() -> None:
     with one_image_a_thread(100) as at_once:
         assert at_once * torch.get_num_threads() <= before
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(("free", "expected"), [(64, 8), (8, 6), (2, 1), (0.1, 1)])
+def test_no_more_images_are_in_work_than_fit(free: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photographs of 500 x 375 at twice their size, as the recipe for VOC has them."""
+    memory = SimpleNamespace(available=int(free * 2**30))
+    monkeypatch.setattr(image_work.psutil, "virtual_memory", lambda: memory)
+    assert image_work.fitting(image_work.BYTES_A_PIXEL * 500 * 375 * 4) == expected
+    assert image_work.fitting(0) == image_work.MOST_AT_ONCE
+
+
+def test_the_largest_image_says_what_is_needed(tmp_path: Path) -> None:
+    records = []
+    for name, size in (("a", (30, 20)), ("b", (400, 100)), ("c", (50, 50))):
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+        records.append(Record(name, tmp_path / f"{name}.png", ()))
+    gone = Record("gone", tmp_path / "gone.png", ())
+    assert image_work.memory_of_each([*records, gone], 2) == image_work.BYTES_A_PIXEL * 400 * 100 * 4
+    shrunk = [replace(record, longest=100) for record in records]
+    assert image_work.memory_of_each(shrunk, 1) == image_work.BYTES_A_PIXEL * 50 * 50
+    assert image_work.memory_of_each([gone], 1) == 0

@@ -8,15 +8,48 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
+import psutil
 import torch
 from lightning_fabric import Fabric
 
-from sfc.data.records import Record
+from sfc.data.images import image_size, shrunk_size
+from sfc.data.records import Record, evenly
 from sfc.engine.progress import StageProgress
 from sfc.errors import DataError, SFCError
 
 MOST_AT_ONCE = 8
 """Images in work at the same time at most, since each needs memory of its own."""
+SHARE = 0.5
+"""Of the free memory that images in work may take."""
+BYTES_A_PIXEL = 900
+"""That a network's answer to an image takes, at the largest scale: ResNet-50 on photographs of 3 and 12 megapixels took
+870 and 540, an EfficientNet-Lite0 less."""
+LOOKED_AT = 200
+"""Images whose size is looked up to know what the largest needs."""
+
+
+def memory_of_each(records: Sequence[Record], largest_scale: float) -> float:
+    """Bytes that one of some images takes in a network, the largest of those that are looked at.
+
+    Args:
+        records: images; those that cannot be read count nothing.
+        largest_scale: at which the network sees them, relative to the size that they are worked on at.
+    """
+    pixels = 0
+    for record in evenly(records, LOOKED_AT):
+        try:
+            height, width = shrunk_size(image_size(record.image), record.longest)
+        except DataError:
+            continue
+        pixels = max(pixels, height * width)
+    return BYTES_A_PIXEL * pixels * largest_scale**2
+
+
+def fitting(bytes_each: float) -> int:
+    """How many images may be in work at the same time, by the memory that is free now; at least one."""
+    if not bytes_each:
+        return MOST_AT_ONCE
+    return max(1, min(MOST_AT_ONCE, int(SHARE * psutil.virtual_memory().available / bytes_each)))
 
 
 @contextmanager
@@ -49,6 +82,7 @@ def work_through(
     title: str,
     finished: str,
     is_large: Callable[[Record], bool] | None = None,
+    bytes_each: float = 0,
 ) -> None:
     """Does `work` on this process's share of the records; an image at fault does not stop the others.
 
@@ -59,6 +93,7 @@ def work_through(
         title: shown beside the progress bar.
         finished: where the results of all other images are, for the message.
         is_large: images that need so much memory that each is worked on alone, after the others and with all threads.
+        bytes_each: of memory that one of the others takes; no more of them are in work than fit. 0: not known.
 
     Raises:
         SFCError: some images were at fault; all others are done.
@@ -73,7 +108,8 @@ def work_through(
         def done() -> None:
             bar.update(task, advance=1)
 
-        _in_threads([record for record in share if record.id not in apart], MOST_AT_ONCE, work, failures, done)
+        others = [record for record in share if record.id not in apart]
+        _in_threads(others, fitting(bytes_each * fabric.world_size), work, failures, done)
         _in_threads(large, 1, work, failures, done)
     # All processes stop together: one that ended early would take the others with it.
     count = fabric.all_reduce(torch.tensor(failures.count, device=fabric.device), reduce_op="sum")

@@ -49,7 +49,7 @@ def _localize(job: Job) -> None:
     from sfc.classify.inference import infer_cams
     from sfc.classify.stage import trained_classifier
     from sfc.data.images import has_many_pixels, read_image
-    from sfc.engine.image_work import unfinished, work_through
+    from sfc.engine.image_work import memory_of_each, unfinished, work_through
     from sfc.localize.store import cam_path, save_cams
 
     config, precision = job.config.localize, job.config.machine.precision
@@ -70,7 +70,8 @@ def _localize(job: Job) -> None:
             job.folder.signs.unlink(missing_ok=True)  # of other maps than there will be
         finished = f"the CAMs of all other images are in {folder}"
         title = f"{job.title}: CAMs of {split}"
-        work_through(job.fabric, todo, cams, title, finished, lambda record: has_many_pixels(record.image))
+        each = memory_of_each(todo, max(config.scales))
+        work_through(job.fabric, todo, cams, title, finished, lambda record: has_many_pixels(record.image), each)
 
 
 LOCALIZE = Stage(

@@ -14,7 +14,7 @@ from sfc.data.enlargement import enlarged, enlarged_labels
 from sfc.data.images import has_many_pixels, image_size, mask_path, read_image, shrunk_size, write_mask
 from sfc.data.pixels import doubt, resize_image
 from sfc.data.records import DataSet, Record
-from sfc.engine.image_work import unfinished, work_through
+from sfc.engine.image_work import memory_of_each, unfinished, work_through
 from sfc.engine.processes import prepared_for_inference
 from sfc.errors import DataError
 from sfc.kernels.compiling import compile_once
@@ -193,4 +193,6 @@ def predict_masks(
     prepared_for_inference(fabric, predictor.net)
     where = next(iter(folders.values())).parent
     finished = f"the masks of all other images are in {where}"
-    work_through(fabric, todo, work, title, finished, predictor.needs_much_memory)
+    scales = predictor.config.scales if any(way.startswith("multi") for way in folders) else (1.0,)
+    each = memory_of_each(todo, max(scales))
+    work_through(fabric, todo, work, title, finished, predictor.needs_much_memory, each)
