@@ -35,7 +35,7 @@ from PIL import Image
 from damage import KINDS, Kind
 from sfc.config import RunConfig, load_config
 from sfc.errors import SFCError
-from sfc.pipeline import run
+from sfc.pipeline import EVERYTHING, run
 from sfc.run.folder import RunFolder
 
 SETTINGS = """\
@@ -60,8 +60,10 @@ machine: {{accelerator: cpu, workers: 0, threads: 1, checkpoint_every: 2}}
 COMPARED = (".pt", ".cam", ".png", ".json")
 """Suffixes of the files that must be the same; logs of interrupted trainings name the steps that were lost too."""
 NOT_COMPARED = ("manifest.json", "times.json")
-LONGEST_PAUSE = 4.0
+LONGEST_PAUSE = 2.0
 """Seconds until a kill."""
+STAGES = EVERYTHING[:-1]
+"""Of a run that is killed: the page at its end, which is drawn anew every time, would get most of the kills."""
 FUZZ_SECONDS, FUZZ_BYTES = 10, 2 * 2**30
 PORTION = 100
 """Damaged files that one process reads."""
@@ -153,7 +155,7 @@ def kills(config: RunConfig, place: Path, count: int) -> int:
     folder, said, done, finished, faults = place / "killed", place / "said", 0, 0, 0
     stages: Counter[str] = Counter()
     while done < count:
-        child = in_a_fork(said, run, config, folder)
+        child = in_a_fork(said, run, config, folder, STAGES)
         time.sleep(chance.uniform(0, LONGEST_PAUSE))
         pid, status = os.waitpid(child, os.WNOHANG)
         if not pid:
