@@ -125,7 +125,7 @@ def _method() -> Choice:
     return Choice(
         "method",
         "SFC with competing prototypes",
-        "masks of plain CAM are 3.8 ± 0.3 points behind on photographs of animals; nothing asks for truth",
+        "masks of plain CAM are behind on photographs of animals, by 3.8 ± 0.3 points with 3,131 of them, 6.4 ± 1.4 with 300",
         {"methods": ["sfc"]},
     )
 
