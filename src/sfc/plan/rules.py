@@ -125,7 +125,7 @@ def _method() -> Choice:
     return Choice(
         "method",
         "SFC with competing prototypes",
-        "on photographs of animals masks of plain CAM are behind by 3.8 ± 0.3 points (3,131 of them) and 6.4 ± 1.4 (300)",
+        "on photographs of animals plain CAM's masks are behind by 3.8 ± 0.3 points (3,131 of them) and 6.4 ± 1.4 (300)",
         {"methods": ["sfc"]},
     )
 
