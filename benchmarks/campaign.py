@@ -201,11 +201,12 @@ def disk(config: RunConfig, place: Path, every: int) -> int:
     folder, said = place / "full", place / "said"
     while (code := ended(in_a_fork(said, run_on_a_disk_that_is_full, config, folder, number))) != FEWER:
         text = said.read_text()
-        if code == 0 and not differences(state(folder), expected):
+        wrong = differences(state(folder), expected) if code == 0 else []
+        if code == 0 and not wrong:
             spared += 1  # a file that nothing depends on, such as times.json
         elif code != 2 or "Traceback" in text or "No space left" not in text:
             faults += 1
-            print(f"write {number}: exit code {code}\n{text[-2000:]}")
+            print(f"write {number}: exit code {code}, {wrong[:5]}\n{text[-2000:]}")
         if number % every == 0:
             before = state(folder)
             code = ended(in_a_fork(said, run, config, folder))

@@ -236,7 +236,7 @@ def test_what_is_trained_next_does_not_depend_on_when_the_classifier_was_loaded(
 
 def test_pictures_at_intervals(tmp_path: Path) -> None:
     train(tmp_path / "run", with_training(CONFIG, picture_every=2))
-    (picture,) = (tmp_path / "run" / "pictures").iterdir()
+    (picture,) = (tmp_path / "run" / "pictures").glob("*.png")
     assert picture.name == "epoch_002.png"
     with Image.open(picture) as page:
         assert page.width > 300
