@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from damage import KINDS, Kind
@@ -271,6 +272,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1000, help="of kills, or of damaged files")
     parser.add_argument("--every", type=int, default=1, help="disk: after each how many-th failure the run goes on")
     given = parser.parse_args()
+    torch.set_num_threads(1)  # threads of a pool do not come along into a fork, which then waits for them
     with tempfile.TemporaryDirectory(prefix="sfc-campaign-") as name:
         place = Path(name)
         config = load_config([write_data(place / "data")])
