@@ -148,8 +148,11 @@ def _print_run(
     expected: Mapping[str, float] | None = None,
 ) -> int:
     from sfc.data.readers.table import unused_neighbours
+    from sfc.engine.processes import is_first_process
     from sfc.report.summary import summary
 
+    if not is_first_process():
+        return 0
     if scores and tables:
         from sfc.evaluate.tables import print_scores
 

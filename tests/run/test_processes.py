@@ -46,7 +46,7 @@ def start(tmp_path: Path, recipe: Path, broken: str = "none", seconds: float = 0
         "--machine.devices",
         "2",
     ]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def masks(folder: Path) -> dict[str, np.ndarray]:
@@ -74,8 +74,9 @@ def wait_for(condition, seconds: float = MINUTE) -> None:
 def done_by_two(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = tmp_path_factory.mktemp("two")
     with start(folder, recipe) as process:
-        _, err = process.communicate(timeout=3 * MINUTE)
+        out, err = process.communicate(timeout=3 * MINUTE)
     assert process.returncode == 0, err
+    assert out.count("made: ") == 1  # one of them speaks
     return RunFolder(folder / "run")
 
 

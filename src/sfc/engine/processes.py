@@ -83,6 +83,13 @@ def _end_with_parent(parent: int) -> None:
     os._exit(1)
 
 
+def is_first_process() -> bool:
+    """Whether this is the first of the processes of a command, which speaks for all; True before they are launched."""
+    import torch.distributed as processes
+
+    return not (processes.is_available() and processes.is_initialized()) or processes.get_rank() == 0
+
+
 def prepared_for_inference(fabric: Fabric, net: nn.Module) -> None:
     """Moves a network to this process's device, in the memory layout that is fastest there."""
     net.to(fabric.device)
