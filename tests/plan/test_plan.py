@@ -16,7 +16,7 @@ from sfc.cli import main
 from sfc.config import RunConfig, load_config
 from sfc.data.readers.detect import detect
 from sfc.errors import ConfigError
-from sfc.plan.command import seconds_of
+from sfc.plan.command import seconds_of, settle
 from sfc.plan.plan import Plan, make_plan, planned_seconds, write_plan
 from sfc.run.clock import read_times
 from sfc.run.folder import RunFolder
@@ -173,6 +173,16 @@ def test_processes_do_not_plan_each_for_itself(
     monkeypatch.setenv("WORLD_SIZE", "2")
     said = refusal(capfd, "run", squares, "--run", tmp_path / "x")
     assert "a plan is made by one process" in said
+
+
+def test_a_launched_process_takes_the_plan_of_the_first(
+    squares: Path, planned: tuple[Plan, RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is given the same command line, with the budget of a plan that is there by now."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    config, folder = settle(str(squares), str(planned[1].root), [], {}, "30m")
+    assert folder == planned[1].root
+    assert config == load_config([planned[1].plan])
 
 
 def test_what_the_plan_expects_is_damaged(planned: tuple[Plan, RunFolder], tmp_path: Path) -> None:

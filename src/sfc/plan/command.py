@@ -72,7 +72,8 @@ def settle(
     folder = Path(run) if run else default_folder(Path(source)) if source else Path("runs") / Path(recipes[-1]).stem
     own = RunFolder(folder)
     is_new = not recipes and source and not own.config.is_file() and not own.plan.is_file()
-    if budget and not is_new:
+    is_launched = os.environ.get("LOCAL_RANK", "0") != "0"  # by the first process, which has made the plan
+    if budget and not is_new and not is_launched:
         raise SFCError(f"{BUDGET} is for a plan that is not made yet: sfc run DATA {BUDGET} 30m, in a new run folder")
     if recipes:
         config = load_settings(RunConfig, recipes, options)
