@@ -31,10 +31,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from damage import KINDS, Kind
+from damage import KINDS, SETTINGS_FILE, Kind
 from sfc.config import RunConfig, load_config
+from sfc.data.synthetic.benchmark import write_synthetic
 from sfc.errors import SFCError
 from sfc.pipeline import EVERYTHING, run
 from sfc.run.folder import RunFolder
@@ -58,6 +58,8 @@ segment:
 predict: {{ways: [single, multi+crf]}}
 machine: {{accelerator: cpu, workers: 0, threads: 1, checkpoint_every: 2}}
 """
+SEED, HEAD_IMAGES = 0, 4
+"""Of the pictures, and of the most frequent class."""
 COMPARED = (".pt", ".cam", ".png", ".json")
 """Suffixes of the files that must be the same; logs of interrupted trainings name the steps that were lost too."""
 NOT_COMPARED = ("manifest.json", "times.json")
@@ -73,31 +75,9 @@ PORTION = 100
 
 
 def write_data(root: Path) -> Path:
-    """12 images of coloured squares, 48 × 48, with tags and masks, 6 for validation; returns the settings."""
-    root.mkdir(parents=True)
-    names = ("red", "green", "blue")
-    for split, count in (("train", 12), ("val", 6)):
-        (root / split).mkdir()
-        rows = []
-        for index in range(count):
-            generator = np.random.default_rng([index, len(split)])
-            image = generator.integers(90, 130, (48, 48, 3), dtype=np.uint8)
-            mask = np.zeros((48, 48), np.uint8)
-            for label in {index % 3, int(generator.integers(3))}:
-                y, x = generator.integers(0, 28, 2)
-                image[y : y + 20, x : x + 20] = 30
-                image[y : y + 20, x : x + 20, label] = 220
-                mask[y : y + 20, x : x + 20] = label + 1
-            paths = (f"{split}/{index}.png", f"{split}/{index}_mask.png")
-            for path, pixels in zip(paths, (image, mask), strict=True):
-                Image.fromarray(pixels).save(root / path)
-            rows.append((paths[0], ";".join(names[value - 1] for value in np.unique(mask[mask > 0])), paths[1]))
-        for table in ("train", "train_with_masks") if split == "train" else ("val",):
-            columns = 2 if table == "train" else 3
-            lines = [",".join(row[:columns]) for row in (("image", "labels", "mask"), *rows)]
-            (root / f"{table}.csv").write_text("\n".join(lines) + "\n")
-    (root / "classes.txt").write_text("\n".join(names) + "\n")
-    settings = root / "settings.yaml"
+    """A few pictures of the built-in benchmark; returns the settings."""
+    write_synthetic(root, SEED, HEAD_IMAGES)
+    settings = root / SETTINGS_FILE
     settings.write_text(SETTINGS.format(root=root))
     return settings
 
@@ -229,6 +209,8 @@ def fuzz(config: RunConfig, place: Path, count: int) -> int:
     total = 0
     for name, kind in KINDS.items():
         good = kind.prepare(place / name.replace(" ", "_"), Path(config.data.root), system)
+        if ended(in_a_fork(said, kind.read, good)) != 0:  # or every refusal would be right
+            raise SystemExit(f"{name}: the undamaged file is not read: {said.read_text()}")
         found: Counter[str] = Counter()
         for first in range(0, share, PORTION):
             words.write_text("")

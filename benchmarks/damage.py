@@ -18,15 +18,17 @@ from sfc.data.images import mask_doubt, read_image, read_mask
 from sfc.data.prepare.tags import prepare_tags
 from sfc.data.readers import DataSection
 from sfc.data.readers.read import read_dataset
+from sfc.data.synthetic.benchmark import CLASSES
+from sfc.data.synthetic.shapes import REFERENCE_SIZE
 from sfc.engine.checkpoint import load_checkpoint
 from sfc.evaluate.scores import read_scores
-from sfc.export.command import export_command  # noqa: F401 - loaded before the children are forked
 from sfc.localize.store import load_cams
 from sfc.predict.folder import read_predictions
 from sfc.run.folder import SystemFolder
 from sfc.segment.model import load, save_model
 from sfc.signs.verdict import read_verdict
 
+SETTINGS_FILE = "settings.yaml"
 WORDS = (
     *(b"\x00", b"\xff\xff\xff\xff", b"-1", b"1e999", b"NaN", b"null"),
     *(b"[", b"{", b'"', b",", b"\n", b"<", b"&x;", b"../"),
@@ -44,7 +46,9 @@ def damaged(content: bytes, seed: int) -> bytes:
         fault = chance.integers(8)
         if fault >= 5 and found:
             for _ in range(chance.integers(1, 5)):
-                found[chance.integers(len(found))] = chance.integers(256)
+                # Half of them become another byte of the file: text stays text.
+                own = chance.random() < 0.5
+                found[chance.integers(len(found))] = found[chance.integers(len(found))] if own else chance.integers(256)
         elif fault == 0:
             del found[place:]
         elif fault == 1:
@@ -82,9 +86,17 @@ def _copied(source: Callable[[Path, SystemFolder], Path]) -> Callable[[Path, Pat
     return prepare
 
 
+def _pictures(data: Path) -> list[Path]:
+    return sorted((data / "images/train").iterdir())
+
+
+def _first(folder: Path, suffix: str = "png") -> Path:
+    return min(folder.rglob(f"*.{suffix}"))
+
+
 def _jpeg(folder: Path, data: Path, _: SystemFolder) -> Path:
     folder.mkdir(parents=True)
-    Image.open(data / "train/0.png").convert("RGB").resize((90, 70)).save(folder / "a.jpg", quality=90)
+    Image.open(_pictures(data)[0]).convert("RGB").resize((90, 70)).save(folder / "a.jpg", quality=90)
     return folder / "a.jpg"
 
 
@@ -103,17 +115,24 @@ def _read_table(path: Path) -> Any:
 
 def _json_lines(folder: Path, data: Path, _: SystemFolder) -> Path:
     shutil.copytree(data, folder)
-    rows = [{"image": f"train/{i}.png", "labels": ["red"], "mask": f"train/{i}_mask.png"} for i in range(12)]
+    rows = [
+        {"image": f"images/train/{path.name}", "labels": [CLASSES[0]], "mask": f"masks/train/{path.name}"}
+        for path in _pictures(data)
+    ]
     (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder / "train.jsonl"
 
 
 def _coco(folder: Path, data: Path, _: SystemFolder) -> Path:
-    shutil.copytree(data / "train", folder / "train")
+    shutil.copytree(data / "images/train", folder / "train")
     polygon = [[4.0, 4.0, 30.0, 4.0, 30.0, 30.0]]
-    rle = {"counts": [100, 50, 2154], "size": [48, 48]}
+    names = [path.name for path in _pictures(data)[:3]]
+    rle = {"counts": [100, 50, REFERENCE_SIZE**2 - 150], "size": [REFERENCE_SIZE, REFERENCE_SIZE]}
     content = {
-        "images": [{"id": i, "file_name": f"{i}.png", "height": 48, "width": 48} for i in range(3)],
+        "images": [
+            {"id": i, "file_name": name, "height": REFERENCE_SIZE, "width": REFERENCE_SIZE}
+            for i, name in enumerate(names)
+        ],
         "categories": [{"id": 5, "name": "red"}, {"id": 9, "name": "blue"}],
         "annotations": [
             {"id": i, "image_id": i % 3, "category_id": (5, 9)[i % 2], "segmentation": rle if i == 3 else polygon,
@@ -137,8 +156,8 @@ def _read_coco(path: Path) -> None:
 def _voc(folder: Path, data: Path, _: SystemFolder) -> Path:
     for name in ("JPEGImages", "Annotations", "ImageSets/Segmentation"):
         (folder / name).mkdir(parents=True)
-    for i in range(3):
-        Image.open(data / f"train/{i}.png").convert("RGB").save(folder / f"JPEGImages/2007_{i}.jpg")
+    for i, path in enumerate(_pictures(data)[:3]):
+        Image.open(path).convert("RGB").save(folder / f"JPEGImages/2007_{i}.jpg")
         objects = "".join(f"<object><name>{name}</name><difficult>0</difficult></object>" for name in ("dog", "cat"))
         text = f"<annotation><filename>2007_{i}.jpg</filename>{objects}</annotation>"
         (folder / f"Annotations/2007_{i}.xml").write_text(text)
@@ -151,10 +170,9 @@ def _read_voc(path: Path) -> Any:
 
 
 def _cvat(folder: Path, data: Path, _: SystemFolder) -> Path:
-    shutil.copytree(data / "train", folder)
-    images = "".join(
-        f'<image id="{i}" name="{i}.png"><polygon label="dog" points="1,2;3,4"/></image>' for i in range(9)
-    )
+    shutil.copytree(data / "images/train", folder)
+    shape = '<polygon label="dog" points="1,2;3,4"/>'
+    images = "".join(f'<image id="{i}" name="{path.name}">{shape}</image>' for i, path in enumerate(_pictures(data)))
     (folder / "annotations.xml").write_text(f"<annotations><version>1.1</version>{images}</annotations>")
     return folder / "annotations.xml"
 
@@ -177,9 +195,9 @@ def _model(name: str) -> Callable[[Path, Path, SystemFolder], Path]:
 def _predictions(name: str) -> Callable[[Path, Path, SystemFolder], Path]:
     def prepare(folder: Path, data: Path, system: SystemFolder) -> Path:
         shutil.copytree(system.masks("crf"), folder / "masks")
-        rows = [f"train/{i},{data}/train/{i}.png" for i in range(12)]
+        rows = [f"images/train/{path.stem},{path}" for path in _pictures(data)]
         (folder / "images.csv").write_text("\n".join(["id,image", *rows]) + "\n")
-        (folder / "predictions.json").write_text(json.dumps({"classes": ["red", "green", "blue"]}))
+        (folder / "predictions.json").write_text(json.dumps({"classes": list(CLASSES)}))
         return folder / name
 
     return prepare
@@ -192,10 +210,10 @@ def _read_settings(path: Path) -> Any:
 
 KINDS: dict[str, Kind] = {
     "JPEG": Kind(_jpeg, lambda path: (read_image(path), read_image(path, 32))),
-    "PNG": Kind(_copied(lambda data, _: data / "train/0.png"), read_image),
+    "PNG": Kind(_copied(lambda data, _: _pictures(data)[0]), read_image),
     "mask": Kind(
-        _copied(lambda _, system: system.masks("crf") / "train/0.png"),
-        lambda path: (read_mask(path, 3), mask_doubt(path)),
+        _copied(lambda _, system: _first(system.masks("crf"))),
+        lambda path: (read_mask(path, len(CLASSES)), mask_doubt(path)),
     ),
     "CSV table": Kind(_data_set("train_with_masks.csv"), _read_table),
     "JSON lines": Kind(_json_lines, _read_table),
@@ -203,9 +221,9 @@ KINDS: dict[str, Kind] = {
     "COCO": Kind(_coco, _read_coco),
     "VOC annotation": Kind(_voc, _read_voc),
     "CVAT export": Kind(_cvat, _read_export),
-    "recipe": Kind(_data_set("settings.yaml"), _read_settings),
+    "recipe": Kind(_data_set(SETTINGS_FILE), _read_settings),
     "CAMs": Kind(
-        _copied(lambda _, system: system.cams("train") / "train/0.cam"),
+        _copied(lambda _, system: _first(system.cams("train"), "cam")),
         lambda path: [np.isfinite(maps).all() for maps in load_cams(path)],
     ),
     "checkpoint": Kind(_copied(lambda _, system: system.classify / "checkpoint.pt"), load_checkpoint),
