@@ -21,7 +21,7 @@ from sfc.run.files import atomic_write, write_json
 from sfc.run.folder import RunFolder
 from sfc.run.lock import only_command
 from sfc.run.provenance import versions
-from sfc.segment.stage import SEGMENT
+from sfc.segment.stage import SEGMENT, segmenter_name, source_of
 from sfc.signs.stage import JUDGE
 
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ def _walk(
             ahead = [(stage.name, len(jobs) - number - (stage in stages[:place])) for stage in stages]
             with clock.measure(job.folder.root.name, stage.name):
                 drive(job, stage, clock.words(stage.name, ahead))
-            if stage is REFINE and draw and fabric.is_global_zero:
+            is_ahead = job.finished(segmenter_name(source_of(job.config))) is None
+            if stage is REFINE and draw and is_ahead and fabric.is_global_zero:
                 all_masks(job)  # to be looked at while the segmenter trains
         job.kept.clear()  # a loaded network is of no use to the next method
     scores: list[Scores] = []

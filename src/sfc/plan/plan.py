@@ -32,8 +32,8 @@ from sfc.settings.recipes import find_recipe, read_recipe
 if TYPE_CHECKING:
     from sfc.data.config import DataConfig
 
-START = 10.0
-"""Seconds that a stage takes before its first step or photograph, and a report (2 cores)."""
+START = 4.0
+"""Seconds that a stage takes beside its steps or photographs: 1 to 5 in the run of docs/speed.md."""
 
 
 @dataclass(frozen=True)
