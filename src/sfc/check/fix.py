@@ -12,8 +12,6 @@ from sfc.errors import DataError, SFCError
 from sfc.run.files import atomic_write
 
 DELIMITERS = ",;\t|"
-COLUMNS = ("image", "labels", "mask")
-"""Those that are read; others are kept."""
 
 
 def fix_table(path: Path, new: Path, separator: str = ";") -> list[str]:
@@ -53,9 +51,9 @@ def fix_table(path: Path, new: Path, separator: str = ";") -> list[str]:
     longer = [row for row in rows[1:] if len(row) > width and not any(cell.strip() for cell in row[width:])]
     if longer or len(rows[0]) > width:
         mended.append(f"{len(longer):,} rows ended in separators")
-    body = [
-        [cell.strip() for cell in (row[:width] if not any(map(str.strip, row[width:])) else row)] for row in rows[1:]
-    ]
+    # What a row has beyond its columns is left out where it is blank; where not, it is refused as before.
+    cut = [row if any(map(str.strip, row[width:])) else row[:width] for row in rows[1:]]
+    body = [[cell.strip() for cell in row] for row in cut]
     if any(before[: len(after)] != after for before, after in zip(rows[1:], body, strict=True)):
         mended.append("cells had blanks around them")
     unique = list(dict.fromkeys(map(tuple, body)))
@@ -80,10 +78,9 @@ def _decoded(path: Path) -> tuple[str, list[str]]:
             return content.decode("utf-16"), ["it was UTF-16"]
         except UnicodeDecodeError as error:
             raise DataError(path, "is damaged UTF-16") from error
+    marked = ["it began with a byte order mark"] if content.startswith(codecs.BOM_UTF8) else []
     try:
-        return content.decode("utf-8-sig"), ["it began with a byte order mark"] if content[
-            :3
-        ] == codecs.BOM_UTF8 else []
+        return content.decode("utf-8-sig"), marked
     except UnicodeDecodeError:
         pass
     try:

@@ -36,6 +36,8 @@ def _scan(folder: Path) -> dict[str, str]:
             files = [entry.name for entry in entries if entry.is_symlink() or not entry.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    except ValueError:  # a name that no file can have, such as one with a zero byte
+        return {}
     except OSError as error:
         raise DataError(folder, f"cannot be read ({error.strerror})") from error
     composed = {unicodedata.normalize("NFC", name): name for name in files}

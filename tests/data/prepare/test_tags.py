@@ -111,6 +111,7 @@ def test_cvat(tmp_path: Path) -> None:
         ("train/labels/a.txt", "7 0 0 1 1", "begins with '7', which is no class"),
         ("train/labels/a.txt", "dog 0 0 1 1", "begins with 'dog', which is no class"),
         ("data.yaml", "nc: 2", "has no list of class names"),
+        ("data.yaml", "names: {.inf: dog}", "has no list of class names"),
         ("data.yaml", "names: [a;b, dog]", "the class 'a;b' holds ';'"),
     ],
 )

@@ -252,6 +252,8 @@ def test_any_file_name_survives_csv_and_json(tmp_path_factory: pytest.TempPathFa
     ("rows", "sentence"),
     [
         (["a.jpg,x", "none.jpg,x"], "none.jpg: there is no such image ({table}, line 3)"),
+        (["a.jpg,x", "no\0folder/b.jpg,x"], "there is no such image ({table}, line 3)"),
+        (["a.jpg,x", "no\0file.jpg,x"], "there is no such image ({table}, line 3)"),
         (["a.jpg,x", "a.jpg,y"], "{table}, line 3: the image 'a.jpg' is there already ({table}, line 2)"),
         (
             ["a.jpg,x", "a.png,y"],

@@ -97,7 +97,7 @@ def _yolo_names(folder: Path) -> dict[int, str]:
     try:
         names: Any = (yaml.safe_load(_text(path)) or {}).get("names")
         return {int(k): str(name) for k, name in (names.items() if isinstance(names, dict) else enumerate(names))}
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError, OverflowError) as error:
         raise DataError(path, "has no list of class names under the key names") from error
 
 

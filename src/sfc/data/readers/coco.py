@@ -145,7 +145,7 @@ class CocoMask:
         annotation = read_item(self.annotations, start, stop)
         try:
             return run_lengths(annotation.get("segmentation"), *self.size)
-        except (TypeError, ValueError, KeyError, IndexError) as error:
+        except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
             place = f"{self.annotations}, annotation {annotation.get('id')}"
             raise DataError(place, f"its segmentation is malformed ({error})") from error
 
@@ -184,7 +184,7 @@ def _read(path: Path) -> tuple[dict[int, _Image], dict[int, list[_Piece]], dict[
                 outlined = _is_outlined(item.value.get("segmentation"))
                 piece = _Piece(int(item.value["category_id"]), crowd, outlined, item.start, item.stop)
                 annotations[int(item.value["image_id"])].append(piece)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(path, f"one of its {item.key} is malformed at byte {item.start} ({error!r})") from error
     return images, annotations, categories
 
