@@ -320,3 +320,18 @@ def test_without_their_decoder_the_package_is_named(tmp_path: Path, monkeypatch:
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypnone")
     with pytest.raises(DataError, match="need a package: pip install pillow-heif"):
         read_image(tmp_path / "a.heic")
+
+
+@pytest.mark.parametrize(("side", "expected"), [(10, DataError), (6000, MemoryError)])
+def test_memory_that_a_damaged_file_asks_for(
+    side: int, expected: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a small picture it is a fault of the file, as a wrong length in it is; of a large one it is none."""
+    Image.new("1", (side, side)).save(tmp_path / "a.png")
+
+    def out_of_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "convert", out_of_memory)
+    with pytest.raises(expected):
+        read_image(tmp_path / "a.png")

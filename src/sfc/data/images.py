@@ -193,12 +193,19 @@ def mask_doubt(path: Path) -> float | None:
 @contextmanager
 def _opened(path: Path, formats: tuple[str, ...] = _FORMATS) -> Iterator[Image.Image]:
     """An image whose header has been read; whatever goes wrong inside the block becomes a DataError."""
+    pixels = 0
     try:
         with Image.open(path, formats=_known(formats)) as image:
+            pixels = image.width * image.height
             _check_single_picture(image, path)
             yield image
-    except (DataError, MemoryError):
+    except DataError:
         raise
+    except MemoryError as error:
+        if pixels > MANY_PIXELS:
+            raise
+        # Such a picture needs little: a length in the damaged file asks for gigabytes.
+        raise DataError(path, "the image is truncated or damaged (it asks for more memory than there is)") from error
     except FileNotFoundError as error:
         raise DataError(path, "no such file") from error
     except Image.DecompressionBombError as error:
