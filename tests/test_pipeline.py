@@ -419,3 +419,24 @@ def test_a_process_that_lost_its_peer_says_so(
     monkeypatch.setattr("sfc.engine.processes.make_fabric", lambda _: Two())
     with pytest.raises(SFCError, match="another process of this run stopped"):
         run(config, tmp_path)
+
+
+def test_all_masks_are_on_a_page_before_the_segmenter_trains_and_at_the_end(
+    finished: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    system = RunFolder(finished).system("sfc")
+    config = replace(config, methods=("sfc",))
+    monkeypatch.setattr(sfc.pipeline, "all_masks", lambda job: made.append(job.title))
+    run(config, finished)
+    assert made == []  # the segmenter is there already
+    page = (finished / "report" / "index.html").read_text()
+    for split, pictures in (("train", 12), ("val", 6)):
+        gallery = system.gallery(split)
+        assert (gallery / "index.html").exists()
+        assert len(list((gallery / "overlays").rglob("*.jpg"))) == pictures
+        assert f'href="../sfc/gallery/{split}/index.html"' in page
+    shutil.rmtree(system.segmenter("crf"))
+    shutil.rmtree(system.predictions("crf", "val", "single").parents[1])
+    run(config, finished)
+    assert made == ["SFC"]

@@ -123,9 +123,8 @@ def _walk(
             ahead = [(stage.name, len(jobs) - number - (stage in stages[:place])) for stage in stages]
             with clock.measure(job.folder.root.name, stage.name):
                 drive(job, stage, clock.words(stage.name, ahead))
-            is_ahead = job.finished(segmenter_name(source_of(job.config))) is None
-            if stage is REFINE and draw and is_ahead and fabric.is_global_zero:
-                all_masks(job)  # to be looked at while the segmenter trains
+            if stage is REFINE and draw and fabric.is_global_zero and not _has_segmenter(job):
+                all_masks(job)  # to be looked at while it trains
         job.kept.clear()  # a loaded network is of no use to the next method
     scores: list[Scores] = []
     if fabric.is_global_zero:
@@ -135,6 +134,10 @@ def _walk(
             report(jobs, folder)
     fabric.barrier()
     return scores
+
+
+def _has_segmenter(job: Job) -> bool:
+    return job.finished(segmenter_name(source_of(job.config))) is not None
 
 
 def _require_format(folder: RunFolder) -> None:
