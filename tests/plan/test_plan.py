@@ -18,6 +18,7 @@ from sfc.data.readers.detect import detect
 from sfc.errors import ConfigError
 from sfc.plan.command import seconds_of, settle
 from sfc.plan.plan import Plan, make_plan, planned_seconds, write_plan
+from sfc.plan.rehearsal import Costs
 from sfc.run.clock import read_times
 from sfc.run.folder import RunFolder
 from sfc.settings.read import load_settings
@@ -38,6 +39,19 @@ SMALL = {
     "machine": {"accelerator": "cpu", "workers": 0, "threads": 1},
 }
 """What a user who wants the smallest network has decided: plans keep it."""
+COSTS = Costs(
+    classifier_step=1.0,
+    cams=0.5,
+    signs=0.01,
+    mask=0.2,
+    segmenter_step=1.0,
+    prediction=0.5,
+    scores=0.01,
+    bytes_each=1e5,
+    bytes_trained=1e7,
+    memory=2**30,
+)
+"""Given where a test must not depend on how fast this machine is at the moment."""
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +126,8 @@ def test_a_run_uses_the_plan_and_says_how_long_it_takes(
     assert "┃" not in out
 
 
-def test_a_budget_cuts_or_refuses(squares: Path, tmp_path: Path) -> None:
+def test_a_budget_cuts_or_refuses(squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfc.plan.plan.rehearse", lambda *_: COSTS)
     free = {**SMALL, "classify": {**SMALL["classify"], "training": {"batch": 4}}}
     long = make_plan(detect(squares), free, tmp_path / "a")
     short = make_plan(detect(squares), free, tmp_path / "b", budget=sum(long.seconds.values()) - 0.5)
