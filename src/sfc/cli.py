@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DEMO = "synthetic"
 """The recipe of the built-in benchmark."""
+AMEND_TEXT = "tags or photographs of a run were corrected: keep the classifier, make again what changed"
 DETAILS = "every score, in tables; they are on the page too"
 
 Command = Callable[[ArgumentParser, list[str]], int]
@@ -162,6 +163,13 @@ def _print_run(
     for line in summary(config, RunFolder(folder), scores, expected):
         print(line)
     return 0
+
+
+@_command("amend", AMEND_TEXT)
+def _amend(parser: ArgumentParser, arguments: list[str]) -> int:
+    from sfc.amend.command import amend_command
+
+    return amend_command(parser, arguments)
 
 
 @_command("study", "methods over several seeds: means, spreads and paired differences after each stage")

@@ -75,7 +75,7 @@ def run(
             refuse_changed_settings(job, chosen)
         fabric.barrier()
         with _earlier_settings_kept(folder):
-            data = _read(fabric, config, folder)
+            data = read(fabric, config, folder)
             needs: dict[str, Callable[[], None]] = {}
             for job in jobs:
                 job.data = data.only_scored() if only_scored else data
@@ -101,8 +101,8 @@ def jobs_of(fabric: Fabric, config: RunConfig, folder: RunFolder) -> list[Job]:
     return jobs
 
 
-def _read(fabric: Fabric, config: RunConfig, folder: RunFolder) -> Data:
-    """The data; one process makes what a reader makes itself before the others look."""
+def read(fabric: Fabric, config: RunConfig, folder: RunFolder) -> Data:
+    """The data at their working size; one process makes what a reader makes itself before the others look."""
     from sfc.data.readers.splits import read_data
 
     if fabric.is_global_zero:

@@ -45,13 +45,10 @@ def test_require_same_shortens_long_lists() -> None:
 
 def test_require_inputs_names_the_folder_and_what_changed() -> None:
     old, new = {"classify": "abc", "images": "d", "gone": "x"}, {"classify": "abd", "images": "d", "fresh": ["y"]}
-    words = (
-        r"^run/cams was made from something else \(classify, fresh, gone changed since\): delete it to make it again, "
-        "or choose another run folder$"
-    )
+    words = r"^run/cams was made from something else \(classify, fresh, gone changed since: b\): make it again$"
     with pytest.raises(ConfigError, match=words):
-        require_inputs(Path("run/cams"), old, new)
-    require_inputs(Path("run/cams"), old, dict(reversed(old.items())))
+        require_inputs(Path("run/cams"), old, new, "make it again", lambda: ": b")
+    require_inputs(Path("run/cams"), old, dict(reversed(old.items())), "")
 
 
 def test_a_note_survives_a_file(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from sfc.data.records import DataSet, input_hash
 from sfc.engine.stage import Artifact, Job, Stage, finish_training
 from sfc.run.files import write_json
 from sfc.run.folder import CHECKPOINT
+from sfc.run.origin import read_note
 from sfc.settings.read import plain_values
 from sfc.settings.shared import NONE, weight_options
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 CLASSIFY_NAME = "classify"
 IMAGES = "images.json"
 """Beside the checkpoint: tags and size of each training image, to say which of them changed."""
+CORRECTED = "corrected"
+"""Entry of the classifier's note where it was kept although images changed (`sfc amend`)."""
 MOST_NAMES = 3
 FREE = ("root", "val", "train_masks", "group_shares")
 """Settings of the data that may change within a run: a data set may move, and be scored in other ways."""
@@ -43,7 +46,29 @@ def _artifacts(job: Job) -> list[Artifact]:
     def explain() -> str:
         return changed_images(job.folder.classify / IMAGES, job.data.train)
 
-    return [Artifact(CLASSIFY_NAME, "trained classifier", settings, facts=facts, explain=explain, is_training=True)]
+    return [
+        Artifact(
+            CLASSIFY_NAME,
+            "trained classifier",
+            settings,
+            facts=facts,
+            explain=explain,
+            advice=f"`sfc amend {job.folder.root.parent}` keeps it and makes again what was made of them; or choose "
+            "another run folder",
+            is_training=True,
+        )
+    ]
+
+
+def corrections(job: Job) -> Mapping[str, Any]:
+    """What the maps of a classifier depend on beside its weights: the images, where they changed after its training."""
+    corrected = (read_note(job.folder.classify) or {}).get(CORRECTED)
+    return {CORRECTED: corrected["now"]} if corrected else {}
+
+
+def corrected_since(folder: Path) -> list[str]:
+    """The images that were corrected after the training of a kept classifier, by the classifier's folder."""
+    return list((read_note(folder) or {}).get(CORRECTED, {}).get("images", []))
 
 
 def described(train: DataSet) -> dict[str, Any]:
@@ -53,17 +78,37 @@ def described(train: DataSet) -> dict[str, Any]:
     }
 
 
+def read_described(path: Path) -> dict[str, Any]:
+    """What `described` gave when a training began; empty where that is not there or damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """By the id of each image that differs, in words, what became of it.
+
+    Args:
+        before: as `described` gives it.
+        now: likewise.
+    """
+    names = dict.fromkeys((*before, *now))
+    return {name: _change(before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)}
+
+
 def changed_images(path: Path, train: DataSet) -> str:
     """Which training images changed since `path` was written, in words behind a colon; empty where nobody knows."""
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        now = described(train)
-        names = dict.fromkeys((*before, *now))
-        changed = [name for name in names if before.get(name) != now.get(name)]
-        words = [f"{name} ({_change(before.get(name), now.get(name))})" for name in changed[:MOST_NAMES]]
-    except (OSError, ValueError, AttributeError, TypeError, IndexError):
+    before = read_described(path)
+    if not before:
         return ""
-    more = f" and {len(changed) - MOST_NAMES:,} more" if len(changed) > MOST_NAMES else ""
+    try:
+        found = changes(before, described(train))
+    except (TypeError, IndexError):
+        return ""
+    words = [f"{name} ({what})" for name, what in list(found.items())[:MOST_NAMES]]
+    more = f" and {len(found) - MOST_NAMES:,} more" if len(found) > MOST_NAMES else ""
     return f": {', '.join(words)}{more}" if words else ""
 
 

@@ -36,6 +36,7 @@ class Artifact:
         inputs: names of the artifacts that they are made from.
         facts: other things that they are made from, by name, plain values.
         explain: what changed in them, in words, for the refusal.
+        advice: what to do where something it was made from changed.
         is_training: the folder of a training, known by its checkpoint and finished with its last step.
         missing: for images, the first file that is not there yet; None where all are.
         made_by: the stage, entered by `register`.
@@ -47,6 +48,7 @@ class Artifact:
     inputs: tuple[str, ...] = ()
     facts: Callable[[], Mapping[str, Any]] = dict
     explain: Callable[[], str] = lambda: ""
+    advice: str = "delete it to make it again, or choose another run folder"
     is_training: bool = False
     missing: Callable[[], Path | None] = lambda: None
     made_by: str = ""
@@ -118,7 +120,9 @@ class Job:
         for other in artifact.inputs:
             self.is_there(other)
         require_same(self.path(name) / NOTE, note["settings"], artifact.settings)
-        require_inputs(self.path(name), note["inputs"], self.expected(name)["inputs"], artifact.explain)
+        require_inputs(
+            self.path(name), note["inputs"], self.expected(name)["inputs"], artifact.advice, artifact.explain
+        )
         return True
 
     def require(self, name: str) -> None:

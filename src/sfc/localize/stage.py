@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sfc.classify.stage import corrections
 from sfc.engine.stage import Artifact, Job, Stage, each_missing
 from sfc.settings.read import plain_values
 
@@ -30,6 +31,7 @@ def _cams(job: Job, split: str) -> Artifact:
         f"CAMs of {split}",
         {"localize": plain_values(asdict(job.config.localize))},
         inputs=("classify",),
+        facts=(lambda: corrections(job)) if split == "train" else dict,
         missing=lambda: _missing_cams(job, split),
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sfc.classify.stage import corrected_since
 from sfc.evaluate.headlines import headlines
 from sfc.evaluate.scores import read_scores
 from sfc.run.clock import in_words, read_times
@@ -16,6 +17,9 @@ from sfc.signs.verdict import read_verdict
 if TYPE_CHECKING:
     from sfc.config import RunConfig
     from sfc.evaluate.scores import Scores
+
+MOST_NAMES = 3
+"""Of corrected photographs."""
 
 
 def summary(
@@ -36,6 +40,7 @@ def summary(
     last = systems[-1]
     scores = scores or [entry for each in systems if each.scores.exists() for entry in read_scores(each.scores)]
     places = _places(config, last)
+    corrected = sorted({name for each in systems for name in corrected_since(each.classify)})
     lines = []
     if places:
         lines.append(f"made: {', '.join(places)}{_time(folder, expected or {})}")
@@ -45,6 +50,9 @@ def summary(
             name = f"{system.root.name}: " if len(systems) > 1 else ""
             truth = "" if scores else "no truth to score against; by what they say of themselves, "
             lines.append(f"maps: {name}{truth}{read_verdict(system.signs).words}")
+    if corrected:
+        some = ", ".join(corrected[:MOST_NAMES]) + (" …" if len(corrected) > MOST_NAMES else "")
+        lines.append(f"kept: the classifier is of before {len(corrected):,} photographs were corrected ({some})")
     lines += [f"{what}: {path}" for what, path in places.items()]
     page = folder.report / "index.html"
     if page.exists():

@@ -49,7 +49,7 @@ def require_same(
 
 
 def require_inputs(
-    path: Path, old: Mapping[str, Any], new: Mapping[str, Any], explain: Callable[[], str] = lambda: ""
+    path: Path, old: Mapping[str, Any], new: Mapping[str, Any], advice: str, explain: Callable[[], str] = lambda: ""
 ) -> None:
     """Refuses to go on with files that were made from others than there are now.
 
@@ -57,6 +57,7 @@ def require_inputs(
         path: their folder.
         old: what they were made from.
         new: what there is now.
+        advice: what to do about it.
         explain: what changed, in words; asked only where something did.
 
     Raises:
@@ -65,8 +66,7 @@ def require_inputs(
     changed = [name for name in (*new, *(name for name in old if name not in new)) if old.get(name) != new.get(name)]
     if changed:
         raise ConfigError(
-            f"{path} was made from something else ({', '.join(changed)} changed since{explain()}): "
-            "delete it to make it again, or choose another run folder"
+            f"{path} was made from something else ({', '.join(changed)} changed since{explain()}): {advice}"
         )
 
 

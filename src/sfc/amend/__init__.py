@@ -1,0 +1,1 @@
+"""Tags or photographs of a run were corrected: what to make again."""
