@@ -116,12 +116,13 @@ def read(fabric: Fabric, config: RunConfig, folder: RunFolder) -> Data:
 def _walk(
     fabric: Fabric, folder: RunFolder, jobs: Sequence[Job], stages: Sequence[Stage], clock: Clock, draw: bool
 ) -> list[Scores]:
+    from sfc.engine.progress import run_ends
     from sfc.evaluate.scores import read_scores
 
     for number, job in enumerate(jobs):
         for place, stage in enumerate(stages):
             ahead = [(stage.name, len(jobs) - number - (stage in stages[:place])) for stage in stages]
-            with clock.measure(job.folder.root.name, stage.name):
+            with clock.measure(job.folder.root.name, stage.name), run_ends(clock.left(stage.name, ahead)):
                 drive(job, stage, clock.words(stage.name, ahead))
             if stage is REFINE and draw and fabric.is_global_zero and not _has_segmenter(job):
                 all_masks(job)  # to be looked at while it trains

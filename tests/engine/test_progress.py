@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from sfc.engine.progress import StageProgress
+from sfc.engine.progress import StageProgress, run_ends
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def bar_into(text: io.StringIO, *, terminal: bool, now: list[float]) -> StageProgress:
     bar = StageProgress()
     bar.get_time = lambda: now[0]
-    bar.live.console = Console(file=text, force_terminal=terminal, width=60)
+    bar.live.console = Console(file=text, force_terminal=terminal, width=120)
     return bar
 
 
@@ -59,3 +59,20 @@ def test_a_terminal_gets_the_bar_alone(now: list[float]) -> None:
         now[0] += 40
         bar.update(task, advance=1)
     assert "gone" not in text.getvalue()
+
+
+def test_the_run_ends_when_its_other_stages_have(now: list[float]) -> None:
+    for terminal, words in ((False, "0:00:30 gone, 0:01:10 left, run 0:02:10"), (True, "run 0:02:10")):
+        text = io.StringIO()
+        with run_ends(lambda task: task + 60), bar_into(text, terminal=terminal, now=now) as bar:
+            task = bar.add_task("task", total=100, note="")
+            for step in range(1, 31):
+                now[0] += 1
+                bar.update(task, completed=step)
+            bar.refresh()
+        assert words in " ".join(text.getvalue().split())
+    with bar_into(text := io.StringIO(), terminal=False, now=now) as bar:
+        task = bar.add_task("task", total=2, note="")
+        now[0] += 40
+        bar.update(task, completed=1)
+    assert "run" not in text.getvalue()

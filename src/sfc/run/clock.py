@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -55,8 +55,31 @@ class Clock:
         """
         if stage not in self.expected:
             return ""
-        rest = sum(self.expected.get(name, 0.0) * count for name, count in ahead)
-        return f" (about {in_words(self.expected[stage])}; the run ends in about {in_words(rest)})"
+        return f" (about {in_words(self.expected[stage])}; the run ends in about {in_words(self._rest(ahead))})"
+
+    def left(self, stage: str, ahead: Sequence[tuple[str, int]]) -> Callable[[float], float] | None:
+        """A function that says how many seconds the run still takes, given those of the task at hand.
+
+        The task may be a part of the stage, so that what is expected of the stage counts where it is more.
+
+        Args:
+            stage: that begins now.
+            ahead: as in `words`.
+
+        Returns:
+            None where nothing is expected.
+        """
+        if stage not in self.expected:
+            return None
+        start, of_stage, rest = time.perf_counter(), self.expected[stage], self._rest(ahead)
+
+        def left(task: float) -> float:
+            return max(task, start + of_stage - time.perf_counter()) + rest - of_stage
+
+        return left
+
+    def _rest(self, ahead: Sequence[tuple[str, int]]) -> float:
+        return sum(self.expected.get(name, 0.0) * count for name, count in ahead)
 
     @contextmanager
     def measure(self, system: str, stage: str) -> Iterator[None]:
