@@ -1,7 +1,7 @@
 # The project's vocabulary. Every target makes its own environment first: .venv, from pyproject.toml and constraints.txt.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check built campaign format bench pins clean
+.PHONY: help demo test check built handover campaign format bench pins clean
 
 # The first Python on the PATH that is new enough; another one: make PYTHON=/path/to/python3 test
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -35,6 +35,13 @@ built: $(READY)  ## Build the wheel, install it in a fresh environment, and use 
 		|| .venv-built/bin/python -m pip install --quiet dist/*.whl
 	.ci/use_built .venv-built/bin/sfc
 
+handover: $(READY)  ## What `sfc export` writes, read by the programs that it is for, in an environment of their own
+	"$(PYTHON)" -m venv --clear .venv-handover
+	$(BIN)/uv pip install --quiet --python .venv-handover/bin/python -r .ci/handover/requirements.txt \
+		|| .venv-handover/bin/python -m pip install --quiet -r .ci/handover/requirements.txt
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(BIN)/python .ci/handover/write.py "$$folder" \
+		&& YOLO_CONFIG_DIR="$$folder" QT_QPA_PLATFORM=offscreen .venv-handover/bin/python .ci/handover/read.py "$$folder"
+
 campaign: $(READY)  ## A small share of the kills and damaged files of docs/reliability.md
 	$(BIN)/python benchmarks/campaign.py fuzz --count 360
 	$(BIN)/python benchmarks/campaign.py kills --count 15
@@ -52,7 +59,7 @@ pins: $(READY)  ## Renew constraints.txt with the newest versions
 	mv constraints.new constraints.txt
 
 clean:  ## Remove the environment and caches (runs stay)
-	rm -rf .venv .venv-built build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-built .venv-handover build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is the last thing made, so an interrupted installation starts again. uv is fast and compiles bytecode
