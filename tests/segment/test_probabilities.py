@@ -77,6 +77,15 @@ def test_scales_and_mirror_as_by_plain_steps(scales: tuple[float, ...], mirror: 
     np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
 
 
+def test_an_image_that_may_not_be_written_is_looked_at_without_a_warning() -> None:
+    """As Pillow gives them."""
+    image = IMAGE.copy()
+    image.setflags(write=False)
+    np.testing.assert_array_equal(
+        ImageLogits(Brightness(), image).probabilities(), ImageLogits(Brightness(), IMAGE).probabilities()
+    )
+
+
 def test_the_two_poolings_and_the_mirror_differ() -> None:
     """Otherwise the settings would do nothing."""
     scales = (1.0, 0.5)

@@ -39,6 +39,12 @@ def run_ends(left: RunLeft | None) -> Iterator[None]:
         _run_left.reset(token)
 
 
+def _console() -> Console:
+    """The error stream. A notebook is no terminal, whatever it says: it cannot redraw a line."""
+    in_notebook = Console(stderr=True).is_jupyter
+    return Console(stderr=True, force_jupyter=False, force_terminal=False if in_notebook else None)
+
+
 class StageProgress(Progress):
     """A bar; in a file or a pipe, which cannot show one, a plain line every 30 seconds. Tasks have a field `note`."""
 
@@ -51,7 +57,7 @@ class StageProgress(Progress):
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             _RunColumn(_run_left.get()),
-            console=Console(stderr=True),
+            console=_console(),
             speed_estimate_period=600,  # steps may take minutes
         )
         self._said = time.monotonic()
