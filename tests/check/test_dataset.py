@@ -22,11 +22,12 @@ CLASSES = "background\nrare\ncommon\nnever\n"
 
 
 def write(root: Path, table: str, rows: list[tuple[str, str, list[int] | None]]) -> None:
-    """A table, its images (8 x 6) and those masks that are given by their values."""
+    """A table, its images (8 x 6, each its name's own) and those masks that are given by their values."""
     lines = ["image,labels,mask"]
     for name, labels, values in rows:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 6)).save(root / name)
+        pixels = np.random.default_rng(list(name.encode())).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / name)
         mask = "" if values is None else f"masks/{table}/{Path(name).stem}.png"
         if values is not None:
             write_mask(root / mask, np.resize(np.array(values, dtype=np.uint8), (6, 8)))
@@ -138,7 +139,25 @@ def test_remarks(sound: DataSection, tmp_path: Path) -> None:
         "val: a label has no pixel in the mask": (1, ("v",)),
         "val: ids that differ only in case or in the encoding of accents": (2, ("x/É", "X/é")),
         "classes without training images, which take no part": (1, ("never",)),
-        "validation images that are training images too": (1, ("1",)),
+        "validation images that are training images too, so that scores of them are too good": (1, ("1",)),
+    }
+
+
+def test_the_same_picture_under_another_name(sound: DataSection, tmp_path: Path) -> None:
+    picture = Image.open(tmp_path / "3.png")
+    (tmp_path / "2.png").write_bytes((tmp_path / "1.png").read_bytes())  # both common
+    picture.save(tmp_path / "4.png", optimize=True)  # other tags, other bytes
+    picture.save(tmp_path / "w.png")
+    for name in ("1", "2"):  # of several broken files none is a copy of another
+        (tmp_path / f"b{name}.png").write_text("no picture")
+    with (tmp_path / "train.csv").open("a") as file:
+        file.write("b1.png,common,\nb2.png,common,\n")
+    remarks = {remark.text: remark.examples for remark in check_dataset(sound).remarks}
+    remarks.pop("classes without training images, which take no part")
+    assert remarks == {
+        "train: images that show the same picture, with the same labels": ("1 = 2",),
+        "train: images that show the same picture, with other labels": ("3 = 4",),
+        "validation images that are training images too, so that scores of them are too good": ("w",),
     }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from sfc.check.duplicates import duplicates, picture_digest, shared
 from sfc.data.config import DataConfig
 from sfc.data.groups import Group, class_groups
 from sfc.data.images import read_image
@@ -121,6 +122,7 @@ class _Finding:
     untagged: tuple[int, ...] = ()
     unseen: tuple[int, ...] = ()
     fault: DataError | None = None
+    picture: bytes = b""
 
 
 def check_dataset(config: DataConfig, batch: int = 16, draws: int = 4) -> CheckReport:
@@ -140,6 +142,7 @@ def check_dataset(config: DataConfig, batch: int = 16, draws: int = 4) -> CheckR
     val = read_dataset(config, "val", faults.append) if config.val else None
     scoring = read_training_masks(config, train, faults.append) if config.train_masks else None
     splits, remarks = [], []
+    pictures: dict[str, dict[str, bytes]] = {}
     for name, dataset in (("train", train), ("train masks", scoring), ("val", val)):
         if dataset is None:
             continue
@@ -147,7 +150,16 @@ def check_dataset(config: DataConfig, batch: int = 16, draws: int = 4) -> CheckR
         faults += [finding.fault for finding in findings if finding.fault is not None]
         splits.append(_split_report(name, dataset, findings))
         remarks += _mask_remarks(name, dataset, findings) + _id_remarks(name, dataset)
-    remarks += [*_class_remarks(train, val), _passed_over(config)]
+        if dataset is not scoring:
+            pairs = zip(dataset.records, findings, strict=True)
+            pictures[name] = {record.id: finding.picture for record, finding in pairs if finding.picture}
+            remarks += _duplicate_remarks(name, dataset, pictures[name])
+    leaked = shared(pictures["train"], pictures.get("val", {}))
+    remarks += [
+        _absent_classes(train),
+        _remark("validation images that are training images too, so that scores of them are too good", leaked),
+        _passed_over(config),
+    ]
     broken = {str(fault): Broken(fault.path, fault.reason) for fault in faults}
     classes = _class_reports(config, train, val, batch, draws)
     return CheckReport(
@@ -168,19 +180,19 @@ def _read_all(name: str, dataset: DataSet, decode: bool) -> list[_Finding]:
 
 
 def _read_one(record: Record, decode: bool) -> _Finding:
-    size = None
+    size, picture = None, b""
     try:
         if decode:
-            height, width, _ = read_image(record.image).shape
-            size = (height, width)
+            image = read_image(record.image)
+            size, picture = (image.shape[0], image.shape[1]), picture_digest(image)
         if record.mask is None:
-            return _Finding(size)
+            return _Finding(size, picture=picture)
         present = np.flatnonzero(np.bincount(record.mask.load().ravel(), minlength=IGNORE + 1))
     except DataError as fault:
-        return _Finding(size, fault=fault)
+        return _Finding(size, fault=fault, picture=picture)
     shown = {int(value) - 1 for value in present if 0 < value < IGNORE}
     labels = set(record.labels)
-    return _Finding(size, tuple(sorted(shown - labels)), tuple(sorted(labels - shown)))
+    return _Finding(size, tuple(sorted(shown - labels)), tuple(sorted(labels - shown)), picture=picture)
 
 
 def _split_report(name: str, dataset: DataSet, findings: list[_Finding]) -> SplitReport:
@@ -240,14 +252,17 @@ def _folded(identity: str) -> str:
     return unicodedata.normalize("NFKC", identity).casefold()
 
 
-def _class_remarks(train: DataSet, val: DataSet | None) -> list[Remark | None]:
+def _duplicate_remarks(name: str, dataset: DataSet, pictures: dict[str, bytes]) -> list[Remark | None]:
+    alike, at_odds = duplicates(dataset.records, pictures)
+    return [
+        _remark(f"{name}: images that show the same picture, with the same labels", alike),
+        _remark(f"{name}: images that show the same picture, with other labels", at_odds),
+    ]
+
+
+def _absent_classes(train: DataSet) -> Remark | None:
     absent = [name for name, count in zip(train.classes, train.class_counts(), strict=True) if count == 0]
-    remarks = [_remark("classes without training images, which take no part", absent)]
-    if val is not None:
-        known = {record.image for record in train.records}
-        leaked = [record.id for record in val.records if record.image in known]
-        remarks.append(_remark("validation images that are training images too", leaked))
-    return remarks
+    return _remark("classes without training images, which take no part", absent)
 
 
 def _passed_over(config: DataConfig) -> Remark | None:

@@ -102,7 +102,7 @@ class _Walk:
 
     def __call__(self, image: NDArray[np.uint8], maps: Maps) -> NDArray[np.uint8]:
         height, width = image.shape[:2]
-        pixels = torch.from_numpy(np.require(image, requirements="CW")).to(self.device).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).to(self.device).permute(2, 0, 1)[None]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             edge = self.net.infer(self.net.stages.backbone.pixels.normalise(pixels)[0], self.settings.input.crop)
         mask = walk_mask(

@@ -38,7 +38,7 @@ class ImageLogits:
             raise ValueError(f"image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
         self._net, self._precision = net, precision
         self._device = next(net.parameters()).device
-        pixels = torch.from_numpy(np.require(image, requirements="CW")).to(self._device)
+        pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).to(self._device)
         self._pixels = net.pixels.normalise(pixels.permute(2, 0, 1)[None])
         self._found: dict[tuple[float, bool], Tensor] = {}
 
