@@ -1,10 +1,12 @@
 """Methods on a few photographs of VOC animals, drawn by seed: maps and masks of those of them that have a mask.
 
     python benchmarks/few_photographs.py DATA FOLDER [--photographs 300] [--seeds 1 2 3] [--methods sfc cam cam-half]
+        [--segmenter]
 
-DATA holds train.csv, train_with_masks.csv and classes.txt (recipe `voc_animals`). Each seed draws its own photographs
-and seeds its trainings, so differences between methods are paired. What is there already is not computed again. Two
-commands with different seeds or methods can share a folder, for instance one a core.
+With `--segmenter` also segmenters, trained on the CRF masks of all that were drawn and scored on the photographs of
+val.csv. DATA holds train.csv, train_with_masks.csv, val.csv and classes.txt (recipe `voc_animals`). Each seed draws its
+own photographs and seeds its trainings, so differences between methods are paired. What is there already is not
+computed again. Two commands with different seeds or methods can share a folder, for instance one a core.
 """
 
 from __future__ import annotations
@@ -64,10 +66,26 @@ def train(data: Path, folder: Path, tables: Path, method: str, seed: int, epochs
     subprocess.run([sys.executable, "-m", "sfc", "study", "--config", "voc_animals", *flat], check=True)
 
 
+def train_segmenter(data: Path, folder: Path, method: str, seed: int, epochs: int) -> None:
+    """Goes on with the trial of a method until its segmenter is scored, for as many steps as the classifier had."""
+    options = {
+        "run": folder / f"{seed}-{method}",
+        "data.val": (data / "val.csv").resolve(),
+        "segment.training.epochs": epochs,
+        "predict.ways": '["multi", "multi+crf"]',
+    }
+    flat = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    subprocess.run([sys.executable, "-m", "sfc", "run", *flat], check=True)
+
+
 def scores(folder: Path, method: str, seed: int) -> dict[str, tuple[float, dict[str, float]]]:
     """mIoU and groups of each map and of the masks."""
-    (entry,) = read_scores(RunFolder(folder / f"{seed}-{method}").system(method).scores)
-    return {score.what: (score.fixed, score.groups) for score in (*entry.scores, *entry.masks)}
+    entries = read_scores(RunFolder(folder / f"{seed}-{method}").system(method).scores)
+    return {
+        f"{entry.split}: {score.what}": (score.fixed, score.groups)
+        for entry in entries
+        for score in (*entry.scores, *entry.masks)
+    }
 
 
 def spread(values: list[float]) -> str:
@@ -84,6 +102,7 @@ def main() -> None:
     parser.add_argument("--photographs", type=int, default=300, choices=EPOCHS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--methods", nargs="+", default=["sfc", "cam", "cam-half"])
+    parser.add_argument("--segmenter", action="store_true")
     given = parser.parse_args()
     found: dict[str, list[dict[str, tuple[float, dict[str, float]]]]] = {method: [] for method in given.methods}
     for seed in given.seeds:
@@ -91,7 +110,10 @@ def main() -> None:
         draw(given.data, tables, given.photographs, seed)
         for method in given.methods:
             folder = given.folder / f"{seed}-{method}"
-            train(given.data, folder, tables, method, seed, EPOCHS[given.photographs])
+            if not (folder / f"{seed}-{method}" / method / "segmenter").exists():
+                train(given.data, folder, tables, method, seed, EPOCHS[given.photographs])
+            if given.segmenter:
+                train_segmenter(given.data, folder, method, seed, EPOCHS[given.photographs])
             found[method].append(scores(folder, method, seed))
     first = given.methods[0]
     for what in found[first][0]:
