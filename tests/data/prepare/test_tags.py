@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from sfc.cli import main
+from sfc.data.images import write_mask
 from sfc.data.prepare.tags import prepare_tags
 from sfc.data.readers.detect import detect, foreign_layout
 from sfc.data.readers.read import read_dataset
@@ -147,10 +149,30 @@ def test_what_is_no_data_set_is_told_what_to_do(tmp_path: Path) -> None:
         text(root / name, "image,labels\n") if name.endswith(".csv") else photograph(root / name)
         with pytest.raises(DataError, match=words):
             detect(root)
-    (tmp_path / "mm" / "img_dir").mkdir(parents=True)
-    (tmp_path / "mm" / "ann_dir").mkdir()
-    with pytest.raises(DataError, match="is a layout of mmsegmentation"):
-        detect(tmp_path / "mm")
+
+
+def test_masks_of_mmsegmentation(tmp_path: Path) -> None:
+    for split, values in (("train", [0, 2, 255]), ("val", [1])):
+        photograph(tmp_path / "img_dir" / split / "deep" / "a.jpg")
+        write_mask(tmp_path / "ann_dir" / split / "deep" / "a.png", np.resize(np.array(values, np.uint8), (6, 8)))
+    with pytest.raises(DataError, match="is an export of mmsegmentation: `sfc prepare tags"):
+        detect(tmp_path)
+    with pytest.raises(DataError, match=r"keeps their classes in its code: write .*classes\.txt, a class name a line"):
+        prepare_tags(tmp_path)
+    text(tmp_path / "classes.txt", "background\nperson\n")
+    with pytest.raises(DataError, match="mask values 2 are beyond the 1 classes"):
+        prepare_tags(tmp_path)
+    text(tmp_path / "classes.txt", "background\nperson\ndog\n")
+    assert [path.name for path in prepare_tags(tmp_path)] == ["train.csv", "val.csv"]
+    assert (tmp_path / "train.csv").read_text() == "image,labels\nimg_dir/train/deep/a.jpg,dog\n"
+    assert (tmp_path / "val.csv").read_text() == "image,labels\nimg_dir/val/deep/a.jpg,person\n"
+    config = detect(tmp_path)
+    assert (config.format, config.classes) == ("table", "classes.txt")
+    photograph(tmp_path / "img_dir" / "train" / "b.jpg")
+    for name in ("train.csv", "val.csv"):
+        (tmp_path / name).unlink()
+    with pytest.raises(DataError, match=r"b\.jpg.*has no mask .*b\.png"):
+        prepare_tags(tmp_path)
 
 
 @pytest.mark.parametrize("root", [".", "train"])

@@ -1,4 +1,7 @@
-"""Tables of tags from what other programs export: YOLO, Roboflow, LabelMe, CVAT. Masks and boxes become tags alone."""
+"""Tables of tags from what other programs export: YOLO, Roboflow, LabelMe, CVAT, mmsegmentation.
+
+Masks and boxes become tags alone.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,21 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+from sfc.data.class_list import read_class_file
+from sfc.data.images import read_mask
 from sfc.data.readers.detect import ROBOFLOW_COCO, SPLITS, foreign_layout, is_labelme
 from sfc.data.readers.folders import images_below
+from sfc.data.records import IGNORE
 from sfc.errors import DataError
 from sfc.run.files import atomic_write
 
 Tagged = tuple[str, Path, set[str]]
 """Split, photograph, tags."""
 SEPARATOR = ";"
+CLASS_LIST = "classes.txt"
 
 
 def prepare_tags(folder: Path) -> list[Path]:
@@ -149,11 +157,31 @@ def _cvat(folder: Path) -> Iterator[Tagged]:
         yield "train", found[0], {label for shape in entry if (label := shape.get("label"))}
 
 
+def _mmsegmentation(folder: Path) -> Iterator[Tagged]:
+    names = folder / CLASS_LIST
+    if not names.is_file():
+        raise DataError(
+            folder,
+            f"has masks of mmsegmentation, which keeps their classes in its code: write {names}, a class name a line "
+            "in the order of the masks' values, the first one background",
+        )
+    classes = read_class_file(names)
+    for image in images_below(folder / "img_dir"):
+        place = image.relative_to(folder / "img_dir")
+        mask = (folder / "ann_dir" / place).with_suffix(".png")
+        if not mask.is_file():
+            raise DataError(image, f"has no mask {mask}")
+        values = np.unique(read_mask(mask, len(classes)))
+        tags = {classes[value - 1] for value in values.tolist() if 0 < value < IGNORE}
+        yield next((SPLITS[part] for part in place.parts if part in SPLITS), "train"), image, tags
+
+
 EXPORTS: dict[str, Callable[[Path], Iterator[Tagged]]] = {
     "YOLO": _yolo,
     "Roboflow COCO": _roboflow_coco,
     "LabelMe": _labelme,
     "CVAT": _cvat,
+    "mmsegmentation": _mmsegmentation,
 }
 """By the name that `foreign_layout` gives."""
 

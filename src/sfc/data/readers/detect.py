@@ -49,7 +49,7 @@ def detect(path: Path, config: DataConfig | None = None) -> DataConfig:
 
 
 def foreign_layout(folder: Path) -> str:
-    """Whose export a folder is: `YOLO`, `Roboflow COCO`, `LabelMe`, `CVAT`, `mmsegmentation`; empty: none of these."""
+    """Whose layout a folder has: `YOLO`, `Roboflow COCO`, `LabelMe`, `CVAT`, `mmsegmentation`; empty: none of these."""
     if any((folder / name).is_file() for name in ("data.yaml", "dataset.yaml")) or any(
         (folder / name / "labels").is_dir() for name in SPLITS
     ):
@@ -79,8 +79,6 @@ def _refuse_other_layouts(folder: Path) -> None:
         DataError: says what it is, and the command that helps.
     """
     layout = foreign_layout(folder)
-    if layout == "mmsegmentation":
-        raise DataError(folder, "is a layout of mmsegmentation: write a table of image, labels and mask, train.csv")
     if layout:
         raise DataError(folder, f"is an export of {layout}: `sfc prepare tags {folder}` makes a table of it")
     tables = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in TABLE_SUFFIXES)
