@@ -14,6 +14,7 @@ from sfc.data.images import read_image
 from sfc.data.pixels import resize_labels
 from sfc.data.records import DataSet, evenly
 from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
+from sfc.engine.processes import precision_of
 from sfc.errors import ConfigError
 from sfc.metrics.counts import ConfusionMatrix
 from sfc.run.files import atomic_write
@@ -54,7 +55,7 @@ class GroundTruthSelection:
         for record in self.records:
             label = np.isin(np.arange(self.num_classes), record.labels)
             image = read_image(record.image, record.longest)
-            keys, weight, prototype = infer_cams(self.net, image, label, (1.0,), precision=self.machine.precision)
+            keys, weight, prototype = infer_cams(self.net, image, label, (1.0,), precision=precision_of(self.machine))
             assert record.mask is not None
             truth = resize_labels(record.mask.load(), weight.shape[1:])
             matrix.update(truth, keys[(weight + prototype).argmax(axis=0)])
@@ -89,7 +90,7 @@ class Pictures:
         for record in self.records:
             image = read_image(record.image, record.longest)
             label = np.isin(np.arange(self.net.num_classes), record.labels)
-            keys, weight, prototype = infer_cams(self.net, image, label, (1.0,), precision=self.machine.precision)
+            keys, weight, prototype = infer_cams(self.net, image, label, (1.0,), precision=precision_of(self.machine))
             rows.append(CamPicture(record.id, image, keys, weight, prototype))
         draw_cams(self.folder / f"epoch_{epoch:03d}.png", rows, self.classes)
         page = self._write_page()

@@ -52,9 +52,10 @@ def _localize(job: Job) -> None:
     from sfc.classify.stage import trained_classifier
     from sfc.data.images import has_many_pixels, read_image
     from sfc.engine.image_work import memory_of_each, unfinished, work_through
+    from sfc.engine.processes import precision_of
     from sfc.localize.store import cam_path, save_cams
 
-    config, precision = job.config.localize, job.config.machine.precision
+    config, precision = job.config.localize, precision_of(job.config.machine)
     net = trained_classifier(job).to(job.fabric.device)
     for split in _splits(job):
         folder, records = job.folder.cams(split), job.data.split(split).records

@@ -89,6 +89,7 @@ def predict_command(parser: ArgumentParser, parsed: Namespace) -> int:
 
 
 def _segmenter(parsed: Namespace, machine: MachineConfig) -> SegmenterSource:
+    from sfc.engine.processes import precision_of
     from sfc.predict.models import open_model
     from sfc.predict.sources import SegmenterSource
     from sfc.segment.predict import TILE, Predictor
@@ -97,7 +98,7 @@ def _segmenter(parsed: Namespace, machine: MachineConfig) -> SegmenterSource:
         raise ConfigError("--labels is for --source cams; a segmenter needs none")
     model = open_model(parsed.run, parsed.method, parsed.trained_on)
     config = _overridden(model.predict, parsed)
-    predictor = Predictor(model.net, config, machine.precision, _tile(parsed) or TILE, model.longest)
+    predictor = Predictor(model.net, config, precision_of(machine), _tile(parsed) or TILE, model.longest)
     return SegmenterSource(predictor, model.classes, model.weights_hash(), parsed.crf)
 
 
@@ -128,6 +129,7 @@ def _scales(parsed: Namespace, default: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _cams(parsed: Namespace, machine: MachineConfig) -> CamSource:
+    from sfc.engine.processes import precision_of
     from sfc.predict.models import open_classifier
     from sfc.predict.sources import CamSource
     from sfc.segment.predict import TILE
@@ -147,7 +149,7 @@ def _cams(parsed: Namespace, machine: MachineConfig) -> CamSource:
         labels_hash=file_hash(Path(parsed.labels)) if parsed.labels else "",
         crf=parsed.crf,
         longest=config.longest or TILE,
-        precision=machine.precision,
+        precision=precision_of(machine),
     )
 
 

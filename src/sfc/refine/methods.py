@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from sfc.data.labelled_set import PngLabels
-from sfc.engine.processes import prepared_for_inference
+from sfc.engine.processes import precision_of, prepared_for_inference
 from sfc.kernels.compiling import compile_once
 from sfc.refine.crf import dense
 from sfc.refine.crf.labels import LabelCRF, relation_labels
@@ -96,7 +96,7 @@ class _Walk:
 
     def __init__(self, job: RefineJob, settings: RelationConfig, smooth: bool) -> None:
         self.config, self.settings, self.smooth = job.config, settings, smooth
-        self.device, self.bf16 = job.fabric.device, job.machine.precision == "bf16"
+        self.device, self.bf16 = job.fabric.device, precision_of(job.machine) == "bf16"
         self.net = load_relation_network(settings, job.relation, job.backbone, job.seed)
         prepared_for_inference(job.fabric, self.net)
 
@@ -108,7 +108,7 @@ class _Walk:
         mask = walk_mask(
             maps.keys,
             maps.fused(self.config.walk_lambda),
-            edge.float().cpu().numpy(),
+            edge.float(),
             (height, width),
             background=self.settings.background,
             steps=self.settings.steps,

@@ -115,6 +115,7 @@ def _needs(job: Job) -> Mapping[str, Callable[[], None]]:
 def _segment(job: Job) -> None:
     from sfc.classify.stage import trained_classifier
     from sfc.data.labelled_set import true_labels
+    from sfc.engine.processes import precision_of
     from sfc.segment.predict import Predictor, predict_masks
     from sfc.segment.train import load_segmenter, train_segmenter
 
@@ -144,7 +145,7 @@ def _segment(job: Job) -> None:
     if not (config.data.val and config.predict.ways):
         return
     net = load_segmenter(config.segment, config.seed, job.data.train.classes, job.path(name), classifier)
-    predictor = Predictor(net, config.predict, config.machine.precision, longest=config.longest)
+    predictor = Predictor(net, config.predict, precision_of(config.machine), longest=config.longest)
     folders = {way: job.folder.predictions(source, "val", way) for way in config.predict.ways}
     for way in folders:
         claim(job, predictions_name(source, way))

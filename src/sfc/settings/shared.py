@@ -59,7 +59,7 @@ class MachineConfig:
         accelerator: `auto`, `cpu`, `cuda` or `mps`.
         devices: processes on this machine; more than one trains under DDP and shares images in other stages.
         nodes: machines; started by torchrun or SLURM.
-        precision: `fp32`, or `bf16` (autocast).
+        precision: `fp32`, or `bf16` (autocast); `auto`: bf16 on a GPU that computes with it, else fp32.
         compile: compile the training step with torch.compile; slow to start.
         workers: processes that prepare training images; 0: none.
         threads: CPU threads of each process; 0: torch's choice.
@@ -69,7 +69,7 @@ class MachineConfig:
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: Count = 1
     nodes: Count = 1
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     workers: NaturalNumber = 2
     threads: NaturalNumber = 0
