@@ -135,6 +135,33 @@ def test_the_last_method_is_meant_where_none_is_named(squares_run: Path) -> None
     assert config.classify.bank_draws == 0
 
 
+def test_a_segmenter_finds_only_what_the_tags_say(
+    squares_run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = photos / "labels.csv"
+    table.write_text("image,labels\n0.png,red;blue\n1.png,\nsub/wide.jpg,green\n")
+    chosen = [photos / "0.png", photos / "1.png", photos / "sub" / "wide.jpg"]
+    for name, options in (("plain", []), ("given", ["--labels", table]), ("crf", ["--labels", table, "--crf=true"])):
+        assert predict(squares_run, *chosen, *options, "--probabilities=true", "--out", tmp_path / name) == 0
+    plain, given = (np.load(tmp_path / name / "probabilities" / "0.npy").astype(float) for name in ("plain", "given"))
+    kept = plain * np.array([1, 1, 0, 1])[:, None, None]
+    np.testing.assert_allclose(given, kept / kept.sum(axis=0), atol=2e-3)
+    for name in ("given", "crf"):
+        found = masks(tmp_path / name)
+        assert set(np.unique(found["0.png"])) <= {0, 1, 3}
+        assert not found["1.png"].any()
+        assert set(np.unique(found["wide.png"])) <= {0, 2}
+    assert predict(squares_run, *chosen, "--out", tmp_path / "given", "--probabilities=true") == 2
+    assert "settings.labels was" in capsys.readouterr().err
+    assert predict(squares_run, photos, "--labels", table, "--out", tmp_path / "more") == 2
+    assert "grey.png: has no row in the table of labels" in capsys.readouterr().err
+    # The same of a model folder, which knows no table of its own.
+    assert main(["export", str(squares_run), "--model", str(tmp_path / "model")]) == 0
+    assert predict(tmp_path / "model", *chosen, "--labels", table, "--out", tmp_path / "model-given") == 0
+    same = masks(tmp_path / "model-given")
+    assert all(np.array_equal(mask, same[name]) for name, mask in masks(tmp_path / "given").items())
+
+
 def test_masks_by_cams_with_given_and_predicted_labels(
     squares_run: Path, squares: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,7 +236,7 @@ def test_predictions_become_coco_and_yolo(squares_run: Path, photos: Path, tmp_p
         (["export", "{run}", "--model={tmp}/m", "--instances=true"], "--instances has nothing to act on"),
         (["export", "{run}", "--model={run}"], "holds something else than a model"),
         (["predict", "{run}", "{photos}", "--tile=3"], "--tile is at least 64"),
-        (["predict", "{run}", "{photos}", "--labels=x.csv"], "--labels is for --source cams"),
+        (["predict", "{run}", "{photos}", "--labels=x.csv"], "x.csv: there is no such table"),
         (["export", "{run}"], "name what to write"),
         (["export", "{run}", "--coco=x.json", "--onnx=x.onnx"], "call export for each"),
         (["export", "{run}", "--coco=x.json"], "predictions.json: no such file, so this is no folder of predictions"),

@@ -13,7 +13,7 @@ from sfc.refine.crf.config import CRFConfig
 from sfc.refine.crf.dense import dense_crf
 from sfc.segment.config import PredictConfig
 from sfc.segment.predict import Predictor
-from sfc.segment.probabilities import ImageLogits, smoothed
+from sfc.segment.probabilities import ImageLogits, only, smoothed
 from sfc.segment.tiles import spans
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (22, 31, 3), dtype=np.uint8)
@@ -84,6 +84,16 @@ def test_an_image_that_may_not_be_written_is_looked_at_without_a_warning() -> No
     np.testing.assert_array_equal(
         ImageLogits(Brightness(), image).probabilities(), ImageLogits(Brightness(), IMAGE).probabilities()
     )
+
+
+def test_only_what_is_shown() -> None:
+    maps = np.array([[[0.2, 0.0, 0.7]], [[0.3, 1.0, 0.1]], [[0.5, 0.0, 0.2]]], dtype=np.float32)
+    found = only(maps, np.array([False, True]))
+    np.testing.assert_allclose(
+        found, [[[0.2 / 0.7, 1, 0.7 / 0.9]], [[0, 0, 0]], [[0.5 / 0.7, 0, 0.2 / 0.9]]], atol=1e-6
+    )
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(only(maps, np.array([True, True])), maps, atol=1e-6)
 
 
 def test_the_two_poolings_and_the_mirror_differ() -> None:

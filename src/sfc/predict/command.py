@@ -15,11 +15,11 @@ from sfc.settings.shared import MachineConfig
 
 if TYPE_CHECKING:
     from sfc.data.config import DataConfig
-    from sfc.predict.sources import CamSource, SegmenterSource, Source
+    from sfc.predict.sources import CamSource, GivenTags, SegmenterSource, Source
     from sfc.segment.config import PredictConfig
 
 LEAST_TILE, LARGEST_SCALE = 64, 16
-TEXT = "masks of photographs that need no labels: by the segmenter of a run or of a model folder, or by CAMs"
+TEXT = "masks of new photographs, with or without tags: by the segmenter of a run or of a model folder, or by CAMs"
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -30,7 +30,12 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--root", type=str, default="", help="where the paths in a list start; default: its folder")
     add_segmenter_options(parser)
     parser.add_argument("--source", choices=["segmenter", "cams"], default="segmenter", help="where masks come from")
-    parser.add_argument("--labels", type=str, default="", help="cams: table of image and labels; else predicted labels")
+    parser.add_argument(
+        "--labels",
+        type=str,
+        default="",
+        help="table of image and labels, where tags are known: nothing else is found; cams: without it predicted tags",
+    )
     parser.add_argument("--scales", type=list[float] | None, default=None, help="of the image; default: the run's")
     parser.add_argument("--mirror", type=bool | None, default=None, help="segmenter: average with the mirror image")
     parser.add_argument("--pooling", type=str, default="", help="segmenter: maximum or mean over the scales")
@@ -89,17 +94,19 @@ def predict_command(parser: ArgumentParser, parsed: Namespace) -> int:
 
 
 def _segmenter(parsed: Namespace, machine: MachineConfig) -> SegmenterSource:
+    from sfc.data.readers import DataSection
     from sfc.engine.processes import precision_of
-    from sfc.predict.models import open_model
+    from sfc.predict.models import is_model_folder, open_model, open_system
     from sfc.predict.sources import SegmenterSource
     from sfc.segment.predict import TILE, Predictor
 
-    if parsed.labels:
-        raise ConfigError("--labels is for --source cams; a segmenter needs none")
     model = open_model(parsed.run, parsed.method, parsed.trained_on)
     config = _overridden(model.predict, parsed)
     predictor = Predictor(model.net, config, precision_of(machine), _tile(parsed) or TILE, model.longest)
-    return SegmenterSource(predictor, model.classes, model.weights_hash(), parsed.crf)
+    data = DataSection() if is_model_folder(parsed.run) else open_system(parsed.run, parsed.method)[0].data
+    return SegmenterSource(
+        predictor, model.classes, model.weights_hash(), parsed.crf, _tags(parsed, data, model.classes)
+    )
 
 
 def _overridden(config: PredictConfig, parsed: Namespace) -> PredictConfig:
@@ -145,18 +152,22 @@ def _cams(parsed: Namespace, machine: MachineConfig) -> CamSource:
         weights,
         replace(config.localize, scales=_scales(parsed, config.localize.scales)),
         config.refine,
-        _labels(Path(parsed.labels), config.data, classes) if parsed.labels else None,
-        labels_hash=file_hash(Path(parsed.labels)) if parsed.labels else "",
+        _tags(parsed, config.data, classes),
         crf=parsed.crf,
         longest=config.longest or TILE,
         precision=precision_of(machine),
     )
 
 
-def _labels(table: Path, data: DataConfig, classes: tuple[str, ...]) -> dict[Path, tuple[int, ...]]:
-    """Labels by resolved path of the image, from a table whose paths start from its own folder."""
+def _tags(parsed: Namespace, data: DataConfig, classes: tuple[str, ...]) -> GivenTags | None:
+    """What a table says, whose paths start from its own folder; None where none is given."""
     from sfc.data.readers.table import read_table
+    from sfc.predict.sources import GivenTags
 
-    config = replace(data, format="table", root=str(table.parent), train=table.name, classes="", limit=0)
+    if not parsed.labels:
+        return None
+    table = Path(parsed.labels)
+    config = replace(data, format="table", root=str(table.parent), train=table.name, classes="", limit=0, exclude="")
     records = read_table(config, "train", classes=classes).records
-    return {record.image.resolve(): record.labels for record in records}
+    by_image = {record.image.resolve(): record.labels for record in records}
+    return GivenTags(by_image, file_hash(table), len(classes))

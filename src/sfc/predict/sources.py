@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,6 +67,32 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class GivenTags:
+    """What photographs are known to show.
+
+    Args:
+        by_image: class indices, by resolved path of the photograph.
+        digest: of the table that they come from.
+        num_classes: foreground classes.
+    """
+
+    by_image: Mapping[Path, tuple[int, ...]]
+    digest: str
+    num_classes: int
+
+    def of(self, record: Record) -> NDArray[np.bool_]:
+        """bool [classes]: which of them a photograph shows.
+
+        Raises:
+            DataError: nobody said.
+        """
+        given = self.by_image.get(record.image.resolve())
+        if given is None:
+            raise DataError(record.image, "has no row in the table of labels")
+        return np.isin(np.arange(self.num_classes), given)
+
+
 class SegmenterSource:
     """Masks by a segmenter, at the scales of its prediction settings.
 
@@ -75,13 +101,16 @@ class SegmenterSource:
         classes: its foreground classes.
         weights: identifies its weights.
         crf: put the dense CRF behind it.
+        tags: what the photographs show, so that nothing else is found in them; None: nobody knows.
     """
 
     has_probabilities = True
 
-    def __init__(self, predictor: Predictor, classes: tuple[str, ...], weights: str, crf: bool) -> None:
+    def __init__(
+        self, predictor: Predictor, classes: tuple[str, ...], weights: str, crf: bool, tags: GivenTags | None = None
+    ) -> None:
         self.net, self.classes = predictor.net, classes
-        self._predictor, self._weights, self.crf = predictor, weights, crf
+        self._predictor, self._weights, self.crf, self._tags = predictor, weights, crf, tags
 
     def is_large(self, record: Record) -> bool:
         """Whether it is of several tiles, or has very many pixels."""
@@ -92,14 +121,17 @@ class SegmenterSource:
         settings = plain_values(asdict(self._predictor.config))
         settings |= {"tile": self._predictor.tile, "longest": self._predictor.longest}
         del settings["ways"]
+        if self._tags is not None:
+            settings["labels"] = self._tags.digest
         if not self.crf:
             settings["crf"] = None
         return {"masks by": "segmenter", "weights": self._weights, "settings": settings}
 
-    def strips(self, record: Record, image: NDArray[np.uint8], probabilities: bool) -> Iterator[Strip]:  # noqa: ARG002
+    def strips(self, record: Record, image: NDArray[np.uint8], probabilities: bool) -> Iterator[Strip]:
         """See `Source`."""
         way: Way = "multi+crf" if self.crf else "multi"
-        for strip in self._predictor.strips(image, (way,), probabilities=probabilities):
+        shown = None if self._tags is None else self._tags.of(record)
+        for strip in self._predictor.strips(image, (way,), probabilities=probabilities, shown=shown):
             yield Strip(strip.top, strip.labels[way], strip.probabilities.get(way), strip.doubt[way])
 
 
@@ -129,17 +161,15 @@ class CamSource:
         weights: str,
         localize: LocalizeConfig,
         refine: RefineConfig,
-        labels: Mapping[Path, tuple[int, ...]] | None,
+        tags: GivenTags | None,
         *,
-        labels_hash: str,
         crf: bool,
         longest: int,
         precision: str,
     ) -> None:
         self.net, self.classes = net, classes
         self._classifier, self._weights = net, weights
-        self._localize, self._refine, self._labels = localize, refine, labels
-        self._labels_hash = labels_hash
+        self._localize, self._refine, self._tags = localize, refine, tags
         self.crf, self._longest, self._precision = crf, longest, precision
 
     def is_large(self, record: Record) -> bool:
@@ -155,7 +185,7 @@ class CamSource:
             "settings": {
                 "scales": list(self._localize.scales),
                 "fusion_lambda": self._refine.label_lambda,
-                "labels": self._labels_hash or "predicted",
+                "labels": "predicted" if self._tags is None else self._tags.digest,
                 "crf": refine["crf"] if self.crf else None,
                 "longest": self._longest,
             },
@@ -171,7 +201,7 @@ class CamSource:
         keys, weight, prototype = infer_cams(
             self._classifier,
             small,
-            self._label(record),
+            None if self._tags is None else self._tags.of(record),
             self._localize.scales,
             precision=self._precision,
         )
@@ -180,11 +210,3 @@ class CamSource:
         if self.crf:
             labels = LabelCRF(small, len(keys), self._refine.crf)(labels)
         yield Strip(0, enlarged_labels(keys[labels].astype(np.uint8), small, image), None, doubt(fused))
-
-    def _label(self, record: Record) -> NDArray[np.bool_] | None:
-        if self._labels is None:
-            return None
-        given = self._labels.get(record.image.resolve())
-        if given is None:
-            raise DataError(record.image, "has no row in the table of labels")
-        return np.isin(np.arange(len(self.classes)), given)

@@ -20,7 +20,7 @@ from sfc.errors import DataError
 from sfc.kernels.compiling import compile_once
 from sfc.refine.crf.dense import compile_kernels
 from sfc.segment.config import PredictConfig, Way
-from sfc.segment.probabilities import ImageLogits, smoothed
+from sfc.segment.probabilities import ImageLogits, only, smoothed
 from sfc.segment.segmenter import Segmenter
 from sfc.segment.tiles import in_strips
 
@@ -80,16 +80,25 @@ class Predictor:
     ) -> None:
         self.net, self.config, self.precision, self.tile, self.longest = net, config, precision, tile, longest
 
-    def strips(self, image: NDArray[np.uint8], ways: Sequence[Way], *, probabilities: bool = True) -> Iterator[Strip]:
+    def strips(
+        self,
+        image: NDArray[np.uint8],
+        ways: Sequence[Way],
+        *,
+        probabilities: bool = True,
+        shown: NDArray[np.bool_] | None = None,
+    ) -> Iterator[Strip]:
         """Answers for the image's rows, from top to bottom; an image of one tile is one strip.
 
         Args:
             image: uint8 [H, W, 3].
             ways: which, at least one.
             probabilities: False: of a photograph that was shrunk they are not enlarged, which takes seconds.
+            shown: bool [C], the foreground classes that the image is known to show; the others get probability 0. None:
+                nobody knows.
         """
         small = resize_image(image, shrunk_size((image.shape[0], image.shape[1]), self.longest))
-        tiled = self._tiled(small, ways)
+        tiled = self._tiled(small, ways, shown)
         if small.shape == image.shape:
             for top, joined in tiled:
                 found = dict(zip(ways, np.split(joined, len(ways)), strict=True))
@@ -109,12 +118,14 @@ class Predictor:
             of_rows = {way: mask[rows] for way, mask in labels.items()}
             yield Strip(top, of_rows, dict(zip(ways, maps, strict=True)), doubts)
 
-    def _tiled(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def _tiled(
+        self, image: NDArray[np.uint8], ways: Sequence[Way], shown: NDArray[np.bool_] | None
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Strips of all ways on top of each other, float32 [ways × K, rows, W]."""
 
         def predict(rows: slice, columns: slice) -> NDArray[np.float32]:
             tile = np.ascontiguousarray(image[rows, columns])
-            return np.concatenate(list(self._ways(tile, ways)))
+            return np.concatenate(list(self._ways(tile, ways, shown)))
 
         return in_strips((image.shape[0], image.shape[1]), self.tile, self.tile // 8, predict)
 
@@ -136,7 +147,9 @@ class Predictor:
                 doubts[way] += strip.doubt[way] * len(labels) / len(image)
         return {way: Mask(masks[way], doubts[way]) for way in ways}
 
-    def _ways(self, image: NDArray[np.uint8], ways: Sequence[Way]) -> Iterator[NDArray[np.float32]]:
+    def _ways(
+        self, image: NDArray[np.uint8], ways: Sequence[Way], shown: NDArray[np.bool_] | None
+    ) -> Iterator[NDArray[np.float32]]:
         """Each way's probabilities; what two of them share is computed once."""
         config = self.config
         logits = ImageLogits(self.net, image, self.precision)
@@ -150,6 +163,8 @@ class Predictor:
                     if multi
                     else logits.probabilities()
                 )
+                if shown is not None:
+                    found[size] = only(found[size], shown)
             yield smoothed(image, found[size], config.crf) if crf else found[size]
 
 

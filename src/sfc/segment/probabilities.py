@@ -82,6 +82,22 @@ class ImageLogits:
         return self._found[scale, mirrored]
 
 
+def only(probabilities: NDArray[np.float32], shown: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Probabilities where it is known which classes there are: Bayes' rule with a prior of 0 on the others.
+
+    Args:
+        probabilities: float32 [1 + C, H, W], background first.
+        shown: bool [C].
+
+    Returns:
+        float32 [1 + C, H, W], sums to 1; background where all of the probability was on other classes.
+    """
+    kept = probabilities * np.concatenate([[True], shown])[:, None, None]
+    total = kept.sum(axis=0)
+    kept[0][total == 0] = 1
+    return (kept / kept.sum(axis=0)).astype(np.float32)
+
+
 def smoothed(image: NDArray[np.uint8], probabilities: NDArray[np.float32], config: CRFConfig) -> NDArray[np.float32]:
     """Marginals of a dense CRF whose unary are the probabilities.
 
