@@ -96,9 +96,36 @@ def test_a_gpu_is_told_what_else_it_could_train() -> None:
     assert "H100 could train a larger one" in network.because
 
 
+@pytest.mark.parametrize(
+    ("gpu", "cores", "words"),
+    [
+        ("H100", 16, "H100, bf16 where it computes with it"),
+        ("", 1, "CPU, 1 core, float32"),
+        ("", 2, "CPU, 2 cores, float32"),
+    ],
+)
+def test_a_plan_says_what_it_computes_on(gpu: str, cores: int, words: str) -> None:
+    (device,) = [c for c in choices(DATA, replace(MACHINE, gpu=gpu, cores=cores)) if c.what == "device"]
+    assert (device.value, device.settings) == (words, {})
+
+
+def test_a_cut_prediction_says_so() -> None:
+    whole, cut = (
+        length_choices(replace(START, ways=ways), DATA, 16, cuts)[-1]
+        for ways, cuts in (
+            (("single", "multi+crf"), []),
+            (("multi+crf",), ["validation images are predicted in one way"]),
+        )
+    )
+    assert whole.because == "2 to 3 points over the photograph alone"
+    assert whole.value == cut.value == "multi+crf: three scales with mirror, dense CRF"
+    assert cut.because == "cut to one way for the budget"
+
+
 def test_classes_with_few_photographs_are_named() -> None:
-    assert [c.value for c in choices(DATA, MACHINE) if not c.settings] == ["bottle (4)"]
-    assert all(c.settings for c in choices(replace(DATA, classes=(("dog", 115),)), MACHINE))
+    named = {choice.what: choice.value for choice in choices(DATA, MACHINE)}
+    assert named["few photographs"] == "bottle (4)"
+    assert "few photographs" not in {c.what for c in choices(replace(DATA, classes=(("dog", 115),)), MACHINE)}
 
 
 @given(images=st.integers(1, 200_000), rarest=st.integers(1, 500), batch=st.sampled_from([8, 16]))
