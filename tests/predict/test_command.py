@@ -17,6 +17,7 @@ from sfc.classify.train import load_classifier
 from sfc.cli import main
 from sfc.config import load_config
 from sfc.data.images import read_image, read_mask
+from sfc.engine.image_work import BYTES_A_PIXEL
 from sfc.predict import stage
 from sfc.predict.folder import read_images
 from sfc.predict.models import open_system
@@ -133,6 +134,17 @@ def test_the_last_method_is_meant_where_none_is_named(squares_run: Path) -> None
     config, folder = open_system(str(squares_run), "cam")
     assert folder.root == squares_run / "cam"
     assert config.classify.bank_draws == 0
+
+
+@pytest.mark.parametrize(("source", "scale"), [("segmenter", 2.0), ("cams", 0.5)])
+def test_no_more_photographs_at_once_than_fit_into_memory(
+    source: str, scale: float, squares_run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed: list[float] = []
+    monkeypatch.setattr(stage, "work_through", lambda *arguments: needed.append(arguments[-1]))
+    monkeypatch.setattr(stage, "write_gallery", lambda *_: Path())
+    predict(squares_run, photos, f"--source={source}", f"--scales=[{scale}]", "--out", tmp_path / "out")
+    assert needed == [BYTES_A_PIXEL * 90 * 150 * scale**2]
 
 
 def test_a_segmenter_finds_only_what_the_tags_say(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from sfc.data.enlargement import enlarged_labels
 from sfc.data.images import has_many_pixels, shrunk_size
 from sfc.data.pixels import doubt, resize_image
 from sfc.data.records import Record
+from sfc.engine.image_work import memory_of_each
 from sfc.errors import DataError
 from sfc.localize.config import LocalizeConfig
 from sfc.predict.outputs import Strip
@@ -52,6 +53,10 @@ class Source(Protocol):
 
     def is_large(self, record: Record) -> bool:
         """Whether a photograph needs so much memory that it has to be worked on alone."""
+        ...
+
+    def bytes_each(self, records: Sequence[Record]) -> float:
+        """Memory that one of some photographs takes, beside those that have to be worked on alone."""
         ...
 
     def origin(self) -> dict[str, Any]:
@@ -116,6 +121,11 @@ class SegmenterSource:
         """Whether it is of several tiles, or has very many pixels."""
         return self._predictor.needs_much_memory(record)
 
+    def bytes_each(self, records: Sequence[Record]) -> float:
+        """See `Source`."""
+        at_work = self._predictor.longest or self._predictor.tile
+        return _bytes_each(records, at_work, max(self._predictor.config.scales))
+
     def origin(self) -> dict[str, Any]:
         """Weights and prediction settings."""
         settings = plain_values(asdict(self._predictor.config))
@@ -133,6 +143,10 @@ class SegmenterSource:
         shown = None if self._tags is None else self._tags.of(record)
         for strip in self._predictor.strips(image, (way,), probabilities=probabilities, shown=shown):
             yield Strip(strip.top, strip.labels[way], strip.probabilities.get(way), strip.doubt[way])
+
+
+def _bytes_each(records: Sequence[Record], longest: int, largest_scale: float) -> float:
+    return memory_of_each([replace(record, longest=longest) for record in records], largest_scale)
 
 
 class CamSource:
@@ -175,6 +189,10 @@ class CamSource:
     def is_large(self, record: Record) -> bool:
         """Whether it has very many pixels; the classifier sees it shrunk."""
         return has_many_pixels(record.image)
+
+    def bytes_each(self, records: Sequence[Record]) -> float:
+        """See `Source`."""
+        return _bytes_each(records, self._longest, max(self._localize.scales))
 
     def origin(self) -> dict[str, Any]:
         """Weights, scales, labels and CRF."""

@@ -64,7 +64,7 @@ def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outpu
 
     where = f"the masks of all other photographs are in {outputs.folder / 'masks'}"
     try:
-        work_through(fabric, todo, work, "masks", where, source.is_large)
+        work_through(fabric, todo, work, "masks", where, source.is_large, source.bytes_each(todo))
     finally:
         if fabric.is_global_zero:
             _strike(outputs.folder / IMAGES_FILE, [r.id for r in photographs.records if not outputs.has_mask(r.id)])
