@@ -85,7 +85,7 @@ def test_a_corrected_tag_is_made_again_alone(
     assert main(["run", "--run", str(run)]) == 0
     captured = capfd.readouterr()
     assert "plain CAM: classify: already there" in captured.err
-    assert "kept: the classifier is of before 1 photographs were corrected (train/3)" in captured.out
+    assert "kept: the classifier is from before a correction of 1 photograph (train/3)" in captured.out
     assert made(run, "cam/classify/checkpoint.pt") == weights
     same_but(before["cams/train/train/*"], made(run, "cam/cams/train/train/*"), "cam/cams/train/train/3.cam")
     same_but(before["masks/crf/train/*"], made(run, "cam/masks/crf/train/*"), "cam/masks/crf/train/3.png")

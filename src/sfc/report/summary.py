@@ -52,7 +52,8 @@ def summary(
             lines.append(f"maps: {name}{truth}{read_verdict(system.signs).words}")
     if corrected:
         some = ", ".join(corrected[:MOST_NAMES]) + (" …" if len(corrected) > MOST_NAMES else "")
-        lines.append(f"kept: the classifier is of before {len(corrected):,} photographs were corrected ({some})")
+        number = f"{len(corrected):,} photograph{'' if len(corrected) == 1 else 's'}"
+        lines.append(f"kept: the classifier is from before a correction of {number} ({some})")
     lines += [f"{what}: {path}" for what, path in places.items()]
     page = folder.report / "index.html"
     if page.exists():
