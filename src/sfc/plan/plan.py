@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,10 +19,10 @@ from sfc.plan.rules import (
     Choice,
     Lengths,
     choices,
+    cuts,
     length_choices,
     nested,
     refuse_no_time,
-    shorter,
     wanted,
 )
 from sfc.run.files import atomic_write, write_json
@@ -81,20 +82,22 @@ def make_plan(source: DataConfig, options: Mapping[str, Any], folder: Path, budg
     config = checked(load_settings(RunConfig, (), settings))
     costs = rehearse(config, data)
     batch = config.classify.training.batch
-    lengths = wanted(seen, batch, Lengths(0, 0, config.localize.scales, config.predict.ways))
-    cuts: list[str] = []
-    while True:
-        of_lengths = length_choices(lengths, seen, batch, cuts)
+    longest = wanted(seen, batch, Lengths(0, 0, config.localize.scales, config.predict.ways))
+    candidates = [length_choices(lengths, seen, batch, words) for lengths, words in cuts(longest, seen, batch)]
+
+    def settled(of_lengths: list[Choice]) -> tuple[dict[str, Any], RunConfig, dict[str, float]]:
         settings = laid_over(_with(base, [*decided, *of_lengths]), options)
         final = checked(load_settings(RunConfig, (), settings))
-        seconds = expected_seconds(final, config, seen, costs)
-        if budget is None or sum(seconds.values()) <= budget:
-            break
-        cut = shorter(lengths, seen, batch)
-        if cut is None:
-            raise refuse_no_time(budget, sum(seconds.values()))
-        lengths, words = cut
-        cuts.append(words)
+        return settings, final, expected_seconds(final, config, seen, costs)
+
+    def fits(of_lengths: list[Choice]) -> bool:
+        return budget is None or sum(settled(of_lengths)[2].values()) <= budget
+
+    # Every cut makes the run shorter, or leaves it as long where the user decided the length.
+    of_lengths = candidates[min(bisect_left(candidates, True, key=fits), len(candidates) - 1)]
+    settings, final, seconds = settled(of_lengths)
+    if budget is not None and sum(seconds.values()) > budget:
+        raise refuse_no_time(budget, sum(seconds.values()))
     made = seen.images + seen.val
     return Plan(
         settings=settings,

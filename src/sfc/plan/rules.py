@@ -6,12 +6,13 @@ The settings that no rule touches are those of the recipe `BASE`, where they wer
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sfc.errors import ConfigError
 from sfc.plan.facts import BACKBONE, LITE, DataFacts, MachineFacts
+from sfc.run.clock import in_words
 from sfc.settings.shared import PUBLISHED
 
 BASE = "voc_animals"
@@ -221,6 +222,16 @@ def shorter(lengths: Lengths, data: DataFacts, batch: int) -> tuple[Lengths, str
     return None
 
 
+def cuts(lengths: Lengths, data: DataFacts, batch: int) -> Iterator[tuple[Lengths, list[str]]]:
+    """`lengths` and what is left of them after one cut, two, …, with what was cut in words."""
+    words: list[str] = []
+    yield lengths, []
+    while (cut := shorter(lengths, data, batch)) is not None:
+        lengths = cut[0]
+        words.append(cut[1])
+        yield lengths, [*words]
+
+
 def length_choices(lengths: Lengths, data: DataFacts, batch: int, cuts: Sequence[str]) -> list[Choice]:
     """The decisions that `Lengths` holds."""
     per_epoch = max(1, data.images // batch)
@@ -274,6 +285,7 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 def refuse_no_time(budget: float, least: float) -> ConfigError:
     """The error where nothing is left to cut."""
     return ConfigError(
-        f"--budget of {budget / 60:.0f} min is too little: the shortest that makes sense takes {least / 60:.0f} min "
+        f"--budget of {in_words(budget)} is too little: the shortest that makes sense takes "
+        f"{in_words(60 * math.ceil(least / 60))} "
         "on this machine; use fewer photographs (--data.limit), or give it more time"
     )
