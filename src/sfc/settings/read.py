@@ -9,8 +9,8 @@ from contextlib import redirect_stderr
 from dataclasses import asdict, is_dataclass
 from functools import cache
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -159,11 +159,20 @@ def expected_type(root: type, key: str) -> str:
 
 
 def _in_words(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return " or ".join(map(str, get_args(hint)))
-    if hint in {bool, int, float, str}:
-        return str(hint.__name__)
-    return re.sub(r"typing\.|Optional\[(.*)\]$", lambda found: f"{found[1]} | None" if found[1] else "", str(hint))
+    """A type as a user would say it."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return " or ".join(map(str, inner))
+    if origin in (Union, UnionType):
+        return " or ".join(map(_in_words, inner))
+    if origin is tuple:
+        several = inner[-1] is Ellipsis
+        return (
+            f"a list such as [A, B], of {_in_words(inner[0])}"
+            if several
+            else f"a list [{', '.join(map(_in_words, inner))}]"
+        )
+    return "null" if hint is NoneType else getattr(hint, "__name__", str(hint))
 
 
 def _check_values(section: Any, values: Mapping[str, Any], name: str = "") -> None:
