@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sfc.classify.losses import LOSSES
+from sfc.cli import main
 from sfc.config import RunConfig, load_config
 from sfc.errors import ConfigError
 from sfc.methods import METHODS
@@ -118,3 +120,16 @@ def test_methods_are_refused_twice_unknown_or_missing() -> None:
         load_config([], ["--methods=[]"])
     with pytest.raises(ConfigError, match="methods"):
         load_config([], ["--methods=[sfx]"])
+
+
+@pytest.mark.parametrize("name", ["[cam]", "cam,sfc", "cma"])
+def test_what_is_no_name_on_the_command_line_is_told_how_names_are_given(
+    name: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["run", "--config", "synthetic", "--methods", name, "--run", str(tmp_path / "run")]) == 2
+    said = capfd.readouterr().err
+    assert said.startswith(
+        "sfc: methods must be cam or cam-half or cam-competing or sfc or sfc-released or sfc-paper, "
+    )
+    assert "several with blanks between them, not " in said
+    assert not (tmp_path / "run").exists()

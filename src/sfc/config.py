@@ -8,7 +8,7 @@ folder.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser
 
@@ -81,7 +81,8 @@ def load_config(recipes: Iterable[str | Path], overrides: Sequence[str] = ()) ->
 def add_run_settings(parser: ArgumentParser) -> None:
     """Adds `--config`, `--methods cam sfc` and an option for every other setting to a parser."""
     add_settings(parser, RunConfig, without=("methods",))
-    parser.add_argument("--methods", type=str, nargs="+", help=f"what to train, of {', '.join(METHODS)}")
+    names = Literal[tuple(METHODS)]  # type: ignore[valid-type]
+    parser.add_argument("--methods", type=names, nargs="+", metavar="METHOD", help="what to train")
 
 
 def checked(config: RunConfig) -> RunConfig:

@@ -21,6 +21,7 @@ from sfc.settings.limits import Limits
 from sfc.settings.recipes import find_recipe, read_recipe
 
 Section = TypeVar("Section")
+LIST = "a list such as [A, B], of "
 
 
 def new_parser(**options: Any) -> ArgumentParser:
@@ -143,10 +144,13 @@ def _sentence(error: Exception, root: type | None) -> str:
     unknown = re.search(r"(?:Group '([^']+)' does not accept option|Option) '([^']+)'", text)
     if unknown:
         return f"there is no setting '{'.'.join(filter(None, unknown.groups()))}'"
-    ill_typed = re.fullmatch(r'Parser key "([^"]+)": .*(?:Got|Given) value: (.*)', text)
+    ill_typed = re.fullmatch(r'Parser key "([^"]+)"( element \d+)?: .*(?:Got|Given) value: (.*)', text)
     expected = expected_type(root, ill_typed[1]) if ill_typed and root is not None else ""
     if ill_typed and expected:
-        return f"{ill_typed[1]} must be {expected}, not {ill_typed[2]}"
+        name, of_several, value = ill_typed.groups()
+        if of_several:  # an option that takes several words
+            expected = f"{expected.removeprefix(LIST)}, several with blanks between them"
+        return f"{name} must be {expected}, not {value}"
     return re.sub(r"<class '(\w+)'>", r"\1", re.sub(r'Parser key "([^"]+)":', r"\1:", text))
 
 
@@ -167,11 +171,7 @@ def _in_words(hint: Any) -> str:
         return " or ".join(map(_in_words, inner))
     if origin is tuple:
         several = inner[-1] is Ellipsis
-        return (
-            f"a list such as [A, B], of {_in_words(inner[0])}"
-            if several
-            else f"a list [{', '.join(map(_in_words, inner))}]"
-        )
+        return f"{LIST}{_in_words(inner[0])}" if several else f"a list [{', '.join(map(_in_words, inner))}]"
     return "null" if hint is NoneType else getattr(hint, "__name__", str(hint))
 
 
