@@ -22,6 +22,7 @@ def shown(notebook: nbformat.NotebookNode) -> list[set[str]]:
     return kinds
 
 
+@pytest.mark.timeout(900)  # two minutes on an idle machine
 @pytest.mark.filterwarnings("ignore")  # of the programs that run notebooks
 def test_the_notebook_runs(tmp_path: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
