@@ -24,7 +24,8 @@ def shown(notebook: nbformat.NotebookNode) -> list[set[str]]:
 
 @pytest.mark.timeout(900)  # two minutes on an idle machine
 @pytest.mark.filterwarnings("ignore")  # of the programs that run notebooks
-def test_the_notebook_runs(tmp_path: Path) -> None:
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # threads that share cores with other tests mostly wait for each other
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     saved = shown(notebook)
     assert sum("image/png" in kinds for kinds in saved) == 2
