@@ -67,14 +67,18 @@ def images(count: int, height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
 
 
-def require_agreement(path: Path, model: Model) -> None:
+def disagreement(path: Path, model: Model) -> float:
+    """Largest difference between the probabilities of a file and of torch, over all sizes."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    largest = 0.0
     for size in SIZES:
         (found,) = session.run(None, {"image": images(*size)})
         expected = np.stack([ImageLogits(model.net, image).probabilities() for image in images(*size)])
         assert expected.std(axis=(2, 3)).min() > 0.01
         assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, atol=1e-4)
+        assert found.shape == expected.shape
+        largest = max(largest, float(np.abs(found - expected).max()))
+    return largest
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -88,7 +92,7 @@ def test_onnxruntime_agrees_with_torch_at_any_size(
     assert capfd.readouterr() == ("", "")
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     assert all(torch.equal(value, before[key]) for key, value in model.net.state_dict().items())
-    require_agreement(tmp_path / "model.onnx", model)
+    assert disagreement(tmp_path / "model.onnx", model) < 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +104,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Model]:
 
 
 def test_grids_are_rounded_up_as_in_python(exported: tuple[Path, Model]) -> None:
-    require_agreement(*exported)
+    assert disagreement(*exported) < 1e-4
 
 
 def test_a_file_says_what_it_is_and_not_where_it_was_made(exported: tuple[Path, Model]) -> None:
