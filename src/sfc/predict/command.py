@@ -103,10 +103,11 @@ def _segmenter(parsed: Namespace, machine: MachineConfig) -> SegmenterSource:
     model = open_model(parsed.run, parsed.method, parsed.trained_on)
     config = _overridden(model.predict, parsed)
     predictor = Predictor(model.net, config, precision_of(machine), _tile(parsed) or TILE, model.longest)
-    data = DataSection() if is_model_folder(parsed.run) else open_system(parsed.run, parsed.method)[0].data
-    return SegmenterSource(
-        predictor, model.classes, model.weights_hash(), parsed.crf, _tags(parsed, data, model.classes)
-    )
+    tags = None
+    if parsed.labels:
+        data = DataSection() if is_model_folder(parsed.run) else open_system(parsed.run, parsed.method)[0].data
+        tags = _tags(Path(parsed.labels), data, model.classes)
+    return SegmenterSource(predictor, model.classes, model.weights_hash(), parsed.crf, tags)
 
 
 def _overridden(config: PredictConfig, parsed: Namespace) -> PredictConfig:
@@ -152,21 +153,18 @@ def _cams(parsed: Namespace, machine: MachineConfig) -> CamSource:
         weights,
         replace(config.localize, scales=_scales(parsed, config.localize.scales)),
         config.refine,
-        _tags(parsed, config.data, classes),
+        _tags(Path(parsed.labels), config.data, classes) if parsed.labels else None,
         crf=parsed.crf,
         longest=config.longest or TILE,
         precision=precision_of(machine),
     )
 
 
-def _tags(parsed: Namespace, data: DataConfig, classes: tuple[str, ...]) -> GivenTags | None:
-    """What a table says, whose paths start from its own folder; None where none is given."""
+def _tags(table: Path, data: DataConfig, classes: tuple[str, ...]) -> GivenTags:
+    """What a table says, whose paths start from its own folder."""
     from sfc.data.readers.table import read_table
     from sfc.predict.sources import GivenTags
 
-    if not parsed.labels:
-        return None
-    table = Path(parsed.labels)
     config = replace(data, format="table", root=str(table.parent), train=table.name, classes="", limit=0, exclude="")
     records = read_table(config, "train", classes=classes).records
     by_image = {record.image.resolve(): record.labels for record in records}
