@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +116,34 @@ def test_an_excluded_photograph_is_learnt_from_no_more(
     assert "train/5: is new" in capfd.readouterr().out
     assert main(["run", "--run", "run"]) == 0
     assert len(made(run, "cam/masks/crf/train/*")) == 12
+
+
+def test_what_learnt_from_the_truth_minds_no_tag(place: Path, table: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = place / "run"
+    assert main(["segment", "--run", str(run), "--segment.masks", "truth"]) == 0
+    correct(table, 4)
+    weights = made(run, "cam/segmenter/truth/checkpoint.pt")
+    capfd.readouterr()
+    assert main(["amend", str(run)]) == 0
+    assert "trains again: cam/segmenter/crf; the classifier stays" in capfd.readouterr().out
+    assert made(run, "cam/segmenter/truth/checkpoint.pt") == weights
+    (place / "exclude.csv").write_text("image\ntrain/4\n")
+    assert main(["amend", str(run), "--exclude", str(place / "exclude.csv")]) == 0
+    assert "trains again: cam/segmenter/truth; the classifier stays" in capfd.readouterr().out
+    assert not (run / "cam" / "segmenter" / "truth").exists()
+
+
+def test_a_damaged_list_of_images_makes_all_of_them_again(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = place / "run"
+    images = run / "cam" / "classify" / "images.json"
+    whole = json.loads(images.read_text())
+    for content in ("", "[1]", json.dumps({**whole, "train/1": 5, "train/2": [["red"]], "train/3": [5, "red"]})):
+        images.write_text(content)
+        assert main(["amend", str(run)]) == 0
+        said = capfd.readouterr().out
+        assert "train/1: is new\ntrain/2: is new\ntrain/3: is new\n" in said
+        assert json.loads(images.read_text()) == whole
+    assert ("train/4" in said) is False
 
 
 def test_what_was_killed_on_its_way_is_done_by_the_same_call(

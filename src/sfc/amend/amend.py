@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sfc.classify.stage import CLASSIFY_NAME, CORRECTED, IMAGES, changes, described, read_described
+from sfc.classify.stage import CLASSIFY_NAME, CORRECTED, IMAGES, INPUT, changes, described, read_described
 from sfc.data.images import mask_path
-from sfc.data.records import input_hash
 from sfc.engine.processes import make_fabric
 from sfc.engine.stage import Job
 from sfc.errors import ConfigError
@@ -120,11 +119,18 @@ def _take_away(job: Job, names: list[str]) -> list[str]:
             _remove(folder.masks(method))
     if _remove(folder.relation):
         removed.append(folder.relation.name)
-    for source in (*REFINERS, TRUTH):
+    # What learnt from the ground truth does not mind another tag.
+    for source in (*REFINERS, *([TRUTH] if _is_outdated(job, segmenter_name(TRUTH)) else [])):
         if _remove(folder.segmenter(source)):
             removed.append(segmenter_name(source))
         _remove(folder.predictions(source, "val", "").parent)
     return removed
+
+
+def _is_outdated(job: Job, name: str) -> bool:
+    """Whether an artifact that these settings know was made from something else than there is now."""
+    note = read_note(job.path(name)) if name in job.artifacts else None
+    return note is not None and note["inputs"] != job.expected(name)["inputs"]
 
 
 def _files_of(job: Job, name: str) -> Iterator[Path]:
@@ -151,7 +157,7 @@ def _note(job: Job, names: list[str]) -> None:
     earlier = note.get(CORRECTED, {}).get("images", [])
     corrected = {
         "trained on": trained_on,
-        "now": input_hash(job.data.train),
+        "now": now["inputs"][INPUT],
         "images": sorted({*earlier, *names}),
     }
     write_note(job.folder.classify, {**now, "finished": note["finished"], CORRECTED: corrected})

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 CLASSIFY_NAME = "classify"
 IMAGES = "images.json"
 """Beside the checkpoint: tags and size of each training image, to say which of them changed."""
+INPUT = "images or tags"
+"""What the note calls the hash of the training images and their tags."""
 CORRECTED = "corrected"
 """Entry of the classifier's note where it was kept although images changed (`sfc amend`)."""
 MOST_NAMES = 3
@@ -35,7 +37,7 @@ def _artifacts(job: Job) -> list[Artifact]:
 
     def facts() -> Mapping[str, Any]:
         train = job.data.train
-        return {"images or tags": job.once("input hash", lambda: input_hash(train)), "classes": list(train.classes)}
+        return {INPUT: job.once("input hash", lambda: input_hash(train)), "classes": list(train.classes)}
 
     settings = {
         "data": {name: value for name, value in data.items() if name not in FREE},
@@ -79,12 +81,18 @@ def described(train: DataSet) -> dict[str, Any]:
 
 
 def read_described(path: Path) -> dict[str, Any]:
-    """What `described` gave when a training began; empty where that is not there or damaged."""
+    """What `described` gave when a training began, as far as it is there and not damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    entries = found.items() if isinstance(found, dict) else ()
+    return {name: entry for name, entry in entries if _is_description(entry)}
+
+
+def _is_description(entry: Any) -> bool:
+    tags = entry[0] if isinstance(entry, list) and len(entry) == 2 else None
+    return isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
@@ -103,10 +111,7 @@ def changed_images(path: Path, train: DataSet) -> str:
     before = read_described(path)
     if not before:
         return ""
-    try:
-        found = changes(before, described(train))
-    except (TypeError, IndexError):
-        return ""
+    found = changes(before, described(train))
     words = [f"{name} ({what})" for name, what in list(found.items())[:MOST_NAMES]]
     more = f" and {len(found) - MOST_NAMES:,} more" if len(found) > MOST_NAMES else ""
     return f": {', '.join(words)}{more}" if words else ""
