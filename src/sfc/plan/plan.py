@@ -19,7 +19,7 @@ from sfc.plan.rules import (
     Choice,
     Lengths,
     choices,
-    cuts,
+    cut_down,
     length_choices,
     nested,
     refuse_no_time,
@@ -83,7 +83,7 @@ def make_plan(source: DataConfig, options: Mapping[str, Any], folder: Path, budg
     costs = rehearse(config, data)
     batch = config.classify.training.batch
     longest = wanted(seen, batch, Lengths(0, 0, config.localize.scales, config.predict.ways))
-    candidates = [length_choices(lengths, seen, batch, words) for lengths, words in cuts(longest, seen, batch)]
+    candidates = [length_choices(lengths, seen, batch, words) for lengths, words in cut_down(longest, seen, batch)]
 
     def settled(of_lengths: list[Choice]) -> tuple[dict[str, Any], RunConfig, dict[str, float]]:
         settings = laid_over(_with(base, [*decided, *of_lengths]), options)

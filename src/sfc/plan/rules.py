@@ -111,7 +111,12 @@ def choices(data: DataFacts, machine: MachineFacts) -> list[Choice]:
 def _device(machine: MachineFacts) -> Choice:
     """No setting: `machine.accelerator` and `machine.precision` are `auto`, and find the same."""
     if machine.gpu:
-        return Choice("device", f"{machine.gpu}, bf16 where it computes with it", "moves a mIoU by 0.05 at most", {})
+        return Choice(
+            "device",
+            f"{machine.gpu}, bf16 where it computes with it",
+            "moves a mIoU by 0.05 points at most (measured on a CPU)",
+            {},
+        )
     return Choice("device", f"CPU, {machine.cores} core{'' if machine.cores == 1 else 's'}, float32", "no GPU here", {})
 
 
@@ -222,7 +227,7 @@ def shorter(lengths: Lengths, data: DataFacts, batch: int) -> tuple[Lengths, str
     return None
 
 
-def cuts(lengths: Lengths, data: DataFacts, batch: int) -> Iterator[tuple[Lengths, list[str]]]:
+def cut_down(lengths: Lengths, data: DataFacts, batch: int) -> Iterator[tuple[Lengths, list[str]]]:
     """`lengths` and what is left of them after one cut, two, …, with what was cut in words."""
     words: list[str] = []
     yield lengths, []
