@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,6 +131,15 @@ def test_gradients_are_clipped_where_the_training_says_so(tmp_path: Path) -> Non
     assert weights[0.0].norm() > 10 * weights[1e-3].norm()
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Signals are heard, also where the tests themselves run in the background of a shell, which ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_at_any_step_it_saves_that_step_and_goes_on_bit_identical(tmp_path: Path, number: int) -> None:
     rare = replace(CPU, checkpoint_every=1000)
@@ -150,6 +160,7 @@ def test_interrupted_at_any_step_it_saves_that_step_and_goes_on_bit_identical(tm
         assert torch.equal(a, b)
 
 
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize(("pause", "saved"), [(0.0, 3), (2.0, 2)])
 def test_a_second_interruption_does_not_wait_unless_it_is_the_first_one_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pause: float, saved: int
