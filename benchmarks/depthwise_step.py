@@ -1,0 +1,97 @@
+"""One training step of a depthwise network on a CPU beside its bare forward and backward, and SFC's beside plain CAM's.
+
+16 crops of 224 pixels, the recipe `voc_animals` (EfficientNet-Lite0), one thread. "Bare" is the backbone alone, the
+same layers learning, and the gradient of the sum of its last stage; a step goes from pixels to changed weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from measure import Figure, begin, finish, interleaved
+from sfc.classify.config import ClassifyConfig
+from sfc.classify.network import SFCNetwork
+from sfc.classify.train import CLIP, BatchMaker, SFCObjective, build_loss, build_network
+from sfc.config import load_config
+from sfc.engine.fit import Batch
+from sfc.engine.optimiser import ParameterGroup, make_optimiser
+from sfc.methods import METHODS
+
+RECIPE = "voc_animals"
+CLASSES = 12
+
+
+def make_batch(images: int, crop: int) -> Batch:
+    """Smooth random images as a loader gives them, each with two of the classes, all of their pixels real."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randint(0, 256, (images, 3, crop // 16, crop // 16), generator=generator).float()
+    image = F.interpolate(coarse, size=(crop, crop), mode="bicubic").clamp(0, 255).to(torch.uint8)
+    label = torch.zeros(images, CLASSES)
+    for row in label:
+        row[torch.randperm(CLASSES, generator=generator)[:2]] = 1
+    return {"image": image, "label": label, "rectangle": torch.tensor([[0, 0, crop, crop]]).repeat(images, 1)}
+
+
+def bare_passes(net: SFCNetwork, image: Tensor) -> Callable[[], None]:
+    """Forward and backward of the backbone alone."""
+
+    def passes() -> None:
+        for parameter in net.parameters():
+            parameter.grad = None
+        net.backbone(image)[3].sum().backward()
+
+    return passes
+
+
+def method_step(net: SFCNetwork, config: ClassifyConfig, batch: Batch) -> Callable[[], None]:
+    """Whole steps of a method."""
+    objective = SFCObjective(net, build_loss(config, batch["label"].numpy(), 1), config)
+    optimiser = make_optimiser(config.training, [ParameterGroup(list(net.parameters()))])
+    learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    ready = BatchMaker(config, net, 0, 0)
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        losses: dict[str, Tensor] = objective(**ready(batch, batch, 0))
+        losses["total"].backward()
+        nn.utils.clip_grad_norm_(learning, CLIP)
+        optimiser.step()
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15, help="timed rounds after two to warm up")
+    parser.add_argument("--images", type=int, default=16)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    header = begin("training step of a depthwise network")
+    config = load_config([RECIPE], []).classify
+    batch = make_batch(arguments.images, config.input.crop)
+    variants: dict[str, Callable[[], None]] = {}
+    for name in ("cam", "sfc"):
+        changed = METHODS[name].change(config)
+        net = build_network(changed.network, CLASSES).train().to(memory_format=torch.channels_last)
+        variants[name] = method_step(net, changed, batch)
+        if name == "cam":
+            pixels = BatchMaker(changed, net, 0, 0)(batch, batch, 0)["image"]
+            variants["bare"] = bare_passes(copy.deepcopy(net), pixels)
+    seconds = interleaved(variants, arguments.rounds, warm_up=2)
+    rows = [
+        Figure("step of plain CAM / bare passes", seconds["cam"] / seconds["bare"], at_most=1.15),
+        Figure("step of SFC / bare passes", seconds["sfc"] / seconds["bare"], at_most=1.15),
+        Figure("step of SFC / step of plain CAM", seconds["sfc"] / seconds["cam"], at_most=1.5),
+        *(Figure(f"seconds, {name}", value, "s") for name, value in seconds.items()),
+    ]
+    finish(header, rows)
+
+
+if __name__ == "__main__":
+    main()
