@@ -14,7 +14,7 @@ import pytest
 from sfc.kernels import compiling as kernels
 from sfc.kernels.lanes import exp, fill, largest, load, store, total
 
-NOTICE = "sfc: compiling the refinement kernels, once on this machine\n"
+NOTICE = "sfc: compiling the kernels, once on this machine\n"
 CALL = """
 import numpy as np
 from sfc.refine.crf.lattice_filter import scale_weights, splat_ones

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from sfc.engine.checkpoint import load_checkpoint, save_checkpoint
 from sfc.engine.interruption import Interruption, leave_signals_to_the_parent
 from sfc.engine.loading import affordable
+from sfc.engine.memory import memory_kept
 from sfc.engine.optimiser import ParameterGroup, make_optimiser, schedule
 from sfc.engine.training_log import TrainingLog
 from sfc.errors import ConfigError, SFCError
@@ -204,6 +206,7 @@ class _Fit:
         objective.train()
         pending: list[tuple[int, dict[str, Tensor], float]] = []
         with (
+            memory_kept() if fabric.device.type == "cpu" else nullcontext(),
             TrainingLog(self.log_folder, title, self.steps, first, active=fabric.is_global_zero) as log,
             Interruption(alone=fabric.world_size == 1) as interruption,
         ):

@@ -26,7 +26,7 @@ class _CompileNotice(event.Listener):
         module = event.data["dispatcher"].py_func.__module__
         if not self._said and module.startswith("sfc."):
             self._said = True
-            sys.stderr.write("sfc: compiling the refinement kernels, once on this machine\n")
+            sys.stderr.write("sfc: compiling the kernels, once on this machine\n")
 
     def on_end(self, event: Any) -> None:
         pass

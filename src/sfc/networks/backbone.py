@@ -13,6 +13,7 @@ from sfc.errors import ConfigError
 from sfc.networks.compact import CompactNetwork
 from sfc.networks.folding import fold_norms
 from sfc.networks.probing import probe, takes
+from sfc.networks.quickening import quicken
 from sfc.networks.timm_models import pixel_values, timm_features
 
 PADDED_TO = 32
@@ -100,6 +101,7 @@ class Backbone(nn.Module):
         self._freeze_below(trained_from, features, name)
         if frozen_norm:
             fold_norms(self.model, side)
+        quicken(self.model)
         self.train(self.training)
 
     def _nchw(self, feature: Tensor) -> Tensor:

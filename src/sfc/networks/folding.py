@@ -10,15 +10,11 @@ from typing import TypeGuard
 import torch
 from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.norm_act import BatchNormAct2d
-from timm.layers.padding import pad_same
 from torch import Tensor, nn
 
+from sfc.networks.convolution import QuickConv2d, pad_same
 from sfc.networks.probing import probe
-
-HOOKS = (
-    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
-    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
-)
+from sfc.networks.stand_in import take_place
 
 
 class FoldedNorm(nn.BatchNorm2d):
@@ -34,7 +30,7 @@ class FoldedNorm(nn.BatchNorm2d):
         self.weight, self.bias = norm.weight, norm.bias
         self.running_mean, self.running_var = norm.running_mean, norm.running_var
         self.num_batches_tracked = norm.num_batches_tracked
-        _take_hooks(self, norm)
+        take_place(self, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """Its input."""
@@ -57,7 +53,7 @@ class FoldedNormAct(FoldedNorm):
         return self.act(self.drop(x))
 
 
-class FoldedConv2d(nn.Conv2d):
+class FoldedConv2d(QuickConv2d):
     """A convolution that applies the frozen batch norm behind it by scaling its own weights; exact.
 
     Saves a pass over the output and the copy of it that the norm would keep for its gradient.
@@ -68,23 +64,10 @@ class FoldedConv2d(nn.Conv2d):
     """
 
     def __init__(self, convolution: nn.Conv2d, norm: FoldedNorm) -> None:
-        super().__init__(
-            convolution.in_channels,
-            convolution.out_channels,
-            convolution.kernel_size,  # type: ignore[arg-type]
-            convolution.stride,  # type: ignore[arg-type]
-            convolution.padding,  # type: ignore[arg-type]
-            convolution.dilation,  # type: ignore[arg-type]
-            convolution.groups,
-            bias=False,
-            padding_mode=convolution.padding_mode,
-            device="meta",
-        )
-        self.weight = convolution.weight
+        super().__init__(convolution)
         self.same_padding = isinstance(convolution, Conv2dSame)
         # In a tuple, so that the norm is not registered twice; a deep copy keeps the pair together.
         self.folded = (norm,)
-        _take_hooks(self, convolution)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolution and norm."""
@@ -93,15 +76,8 @@ class FoldedConv2d(nn.Conv2d):
         assert norm.running_mean is not None
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         if self.same_padding:
-            x = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
+            x = pad_same(x, self)
         return self._conv_forward(x, self.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale)
-
-
-def _take_hooks(module: nn.Module, from_module: nn.Module) -> None:
-    """Some feature networks of timm listen at modules."""
-    for name in HOOKS:
-        setattr(module, name, getattr(from_module, name))
-    module.training = from_module.training
 
 
 def fold_norms(model: nn.Module, side: int = 64) -> None:

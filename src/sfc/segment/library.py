@@ -17,6 +17,7 @@ from sfc.data.pixels import IMAGENET_PIXELS, PixelValues
 from sfc.engine.checkpoint import read_state
 from sfc.errors import CheckpointError, ConfigError
 from sfc.networks.backbone import Backbone
+from sfc.networks.quickening import quicken
 from sfc.networks.timm_models import FAILURES, cached_or_fetched, flat_name, pixel_values, sentence
 from sfc.segment.segmenter import Segmenter, SegmenterConfig
 from sfc.settings.shared import FROM_CLASSIFIER, NONE, PUBLISHED
@@ -62,6 +63,7 @@ class LibrarySegmenter(Segmenter):
         self.stride, self.pixels = 1, _pixels(config.backbone)
         self.multiple = self._find_multiple(config)
         self.freeze_norms()
+        quicken(self.model)
 
     @property
     def encoder(self) -> nn.Module:

@@ -20,6 +20,7 @@ from sfc.engine.optimiser import ParameterGroup, warmup_steps
 from sfc.engine.processes import synchronise_norms
 from sfc.errors import SFCError
 from sfc.networks.backbone import Backbone
+from sfc.networks.quickening import compile_gradients
 from sfc.run.folder import CHECKPOINT
 from sfc.segment.config import SegmentConfig
 from sfc.segment.loss import Size, label_counts, pyramid, segmentation_losses
@@ -130,6 +131,7 @@ def train_segmenter(
     # Where a checkpoint holds every weight, the file or network that the first ones came from is not needed again.
     net = build_segmenter(config.network, len(train.classes) + 1, classifier, blank=begun)
     net = synchronise_norms(fabric, net)
+    compile_gradients(fabric, net)
     share = max(1, config.training.batch // fabric.world_size)
     # In parts is the same as at once, but for batch norms that learn.
     batches = BatchSplitter(fabric, _grids(net, config), min(PARTS, share) if net.frozen_norm else 1, net.pixels)
