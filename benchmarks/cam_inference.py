@@ -1,18 +1,23 @@
 """CAMs of one 500 × 375 photograph at four scales with mirror, against one scale after the other the plain way.
 
-ResNet-50 with random weights, 20 classes, 3 of them in the image.
+ResNet-50 with random weights, 20 classes, 3 of them in the image. Then EfficientNet-Lite0 at three scales: images of
+one size through the network together against one by one.
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from measure import Figure, begin, finish, has_fast_bf16, interleaved
-from sfc.classify.inference import infer_cams
+from sfc.classify.inference import infer_cams, infer_cams_of_several
+from sfc.classify.network import SFCNetwork
+from sfc.engine.image_work import MOST_TOGETHER
+from sfc.localize.stage import PIXELS_TOGETHER
 from training_step import make_network
 from yardstick import PlainSFC, plain_infer_cams
 
@@ -26,6 +31,29 @@ def make_image(height: int, width: int) -> np.ndarray:
     image = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=False)[0]
     image = image * 255 + 8 * torch.randn(image.shape, generator=generator)
     return image.clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+
+
+def together(rounds: int) -> list[Figure]:
+    """As many images at once as `localize` takes on a CPU, over one by one; the network of `voc_animals`."""
+    torch.manual_seed(0)
+    net = SFCNetwork("tf_efficientnet_lite0", CLASSES, pixel_correlation=False, prototypes="competing").eval()
+    net.to(memory_format=torch.channels_last)
+    label, rows = np.eye(CLASSES)[3], []
+    for height, width in ((64, 64), (128, 128), (160, 240), (240, 320)):
+        count = max(1, min(MOST_TOGETHER, PIXELS_TOGETHER // (height * width)))
+        image = make_image(height, width)
+        images = [np.roll(image, shift, axis=1) for shift in range(MOST_TOGETHER)]
+
+        def in_batches(of: int, images: list[np.ndarray] = images) -> None:
+            for first in range(0, MOST_TOGETHER, of):
+                batch = images[first : first + of]
+                infer_cams_of_several(net, batch, [label] * len(batch), (1.0, 0.5, 1.5))
+
+        variants = {"one by one": partial(in_batches, 1), "together": partial(in_batches, count)}
+        seconds = interleaved(variants, rounds)
+        name = f"time, {count} images of {width} x {height} together / one by one"
+        rows += [Figure(name, seconds["together"] / seconds["one by one"], at_most=1.1)]
+    return rows
 
 
 def main() -> None:
@@ -62,7 +90,7 @@ def main() -> None:
         off = np.abs(cams["fp32"][index] - reference).max()
         rows += [Figure(f"{which}: largest difference, fp32 from plain", float(off), "", at_most=1e-4)]
     rows += [Figure(f"seconds an image, {name}", value, "s") for name, value in seconds.items()]
-    finish(header, rows)
+    finish(header, rows + together(arguments.rounds))
 
 
 if __name__ == "__main__":

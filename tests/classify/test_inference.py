@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from sfc.classify.cam import correlate_pixels, prototype_cam, with_background
-from sfc.classify.inference import SCALES, infer_cams, scale_maps
+from sfc.classify.inference import SCALES, infer_cams, infer_cams_of_several, scale_maps
 from sfc.classify.network import SFCNetwork
 from sfc.data.pixels import IMAGENET_PIXELS
 
@@ -92,7 +92,7 @@ def test_figures_at_scale_one(official_net, golden) -> None:
     figures = golden("network_inference")
     image = IMAGENET_PIXELS.normalise(torch.from_numpy(figures["image_uint8"]).permute(2, 0, 1)[None])
     with torch.inference_mode():
-        maps = scale_maps(official_net, image)
+        (maps,) = scale_maps(official_net, image)
     # Absent classes win seeds, but have no prototypes there; here the label applies afterwards.
     present = torch.from_numpy(np.append(1, figures["label"]))[:, None, None]
     for ours, name in (
@@ -292,3 +292,24 @@ def test_works_after_training_steps_in_either_memory_layout() -> None:
     net.train()
     net(torch.randn(1, 3, 40, 40), torch.ones(1, 4, *net.grid_size(40, 40))).refined_cam.sum().backward()
     assert net.classifier.weight.grad is not None
+
+
+@pytest.mark.parametrize("options", [{}, {"prototypes": "competing", "pixel_correlation": False}])
+@pytest.mark.parametrize("given", [True, False])
+def test_several_images_have_the_cams_that_each_has_alone(options: dict[str, Any], given: bool) -> None:
+    net = small_network(**options)
+    images = [picture(24, 20), picture(24, 20)[::-1], picture(24, 20)[:, ::-1].copy()]
+    labels = [[1, 0, 1], [0, 1, 0], np.array([0, 0, 0])] if given else [None] * 3
+    several = infer_cams_of_several(net, images, labels, (1.0, 0.5), threshold=0.4)
+    assert len(several) == 3
+    for image, label, found in zip(images, labels, several, strict=True):
+        alone = infer_cams(net, image, label, (1.0, 0.5), threshold=0.4)
+        np.testing.assert_array_equal(found[0], alone[0])
+        for ours, other in zip(found[1:], alone[1:], strict=True):
+            np.testing.assert_allclose(ours, other, atol=1e-4)
+    assert not np.allclose(several[0][1][0], several[1][1][0])
+
+
+def test_images_of_several_sizes_cannot_go_together() -> None:
+    with pytest.raises(ValueError, match=r"one size, not \[\(20, 24\), \(24, 20\)\]"):
+        infer_cams_of_several(small_network(), [picture(24, 20), picture(20, 24)], [None, None])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,13 @@ from PIL import Image
 
 from sfc.data.records import Record
 from sfc.engine import image_work
-from sfc.engine.image_work import one_image_a_thread, unfinished, work_through
+from sfc.engine.image_work import (
+    of_one_size,
+    one_image_a_thread,
+    unfinished,
+    work_through,
+    work_through_batches,
+)
 from sfc.errors import DataError, SFCError
 
 RECORDS = [Record(f"{index:02d}", Path(f"{index}.png"), ()) for index in range(20)]
@@ -124,3 +131,48 @@ def test_the_largest_image_says_what_is_needed(tmp_path: Path) -> None:
     shrunk = [replace(record, longest=100) for record in records]
     assert image_work.memory_of_each(shrunk, 1) == image_work.BYTES_A_PIXEL * 50 * 50
     assert image_work.memory_of_each([gone], 1) == 0
+
+
+def drawn(folder: Path, *sizes: tuple[int, int]) -> list[Record]:
+    folder.mkdir()
+    records = []
+    for index, size in enumerate(sizes):
+        path = folder / f"{index:02d}.png"
+        Image.new("RGB", size).save(path)
+        records.append(Record(f"{index:02d}", path, ()))
+    return records
+
+
+def test_images_of_one_size_are_batches(tmp_path: Path) -> None:
+    records = drawn(tmp_path / "a", *[(8, 4), (4, 8), (8, 4), (8, 4), (40, 40), (4, 8), (16, 8), (40, 40)])
+    torn = Record("torn", tmp_path / "torn.png", ())
+    shrunk = [replace(records[6], longest=8), *drawn(tmp_path / "b", *[(8, 4)] * 20)]
+
+    def ids(batches: list[list[Record]]) -> list[list[str]]:
+        return [[record.id for record in batch] for batch in batches]
+
+    found = ids(of_one_size([*records, torn], 64))
+    assert found == [["00", "02"], ["01", "05"], ["03"], ["04"], ["06"], ["07"], ["torn"]]
+    assert ids(of_one_size([*records, torn], 96))[0] == ["00", "02", "03"]
+    assert [len(batch) for batch in of_one_size(shrunk, 10**6)] == [8, 8, 5]  # the sizes that are read
+    batches = of_one_size(records, 10**6)
+    assert image_work.memory_of_each_batch(batches, 2) == 2 * image_work.BYTES_A_PIXEL * 40 * 40 * 4
+    assert image_work.memory_of_each_batch([], 2) == 0
+
+
+def test_a_batch_with_a_fault_is_done_one_by_one(fabric: Fabric) -> None:
+    done: list[str] = []
+    tried: list[int] = []
+
+    def work(batch: Sequence[Record]) -> None:
+        tried.append(len(batch))
+        for record in batch:
+            if record.id in ("03", "17"):
+                raise DataError(record.image, "is torn")
+        done.extend(record.id for record in batch)
+
+    batches = [RECORDS[i : i + 4] for i in range(0, 20, 4)]
+    with pytest.raises(SFCError, match=r"^(3|17)\.png: is torn and 1 more images cannot be used; the others are here$"):
+        work_through_batches(fabric, batches, work, "work", "the others are here")
+    assert sorted(done) == [record.id for record in RECORDS if record.id not in ("03", "17")]
+    assert sorted(tried) == [1] * 8 + [4] * 5

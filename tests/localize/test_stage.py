@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import sfc.classify.inference as inference
+import sfc.localize.stage as stage
 from sfc.classify.inference import infer_cams
 from sfc.classify.network import SFCNetwork
 from sfc.classify.stage import CLASSIFY_NAME
@@ -182,7 +183,7 @@ def test_finished_images_are_left_alone(
     assert {name: content for name, (_, content) in before.items()} == {
         name: content for name, (_, content) in after.items()
     }
-    monkeypatch.setattr(inference, "infer_cams", no_inference)
+    monkeypatch.setattr(inference, "infer_cams_of_several", no_inference)
     localize(system, config, data)
     assert stored(system) == after
 
@@ -209,23 +210,25 @@ def in_threads(jobs: list[Job]) -> dict[int, BaseException]:
 def test_processes_share_the_images(
     system: SystemFolder, config: RunConfig, data: DataSet, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
+    monkeypatch.setattr(stage, "PIXELS_TOGETHER", 2 * 48 * 48)
     localize(system, config, data)
-    for record in data.records[1:]:
+    for record in data.records[2:]:
         cam_path(system.cams("train"), record.id).unlink()
     saved: list[tuple[int, str]] = []
-    real = inference.infer_cams
+    real = inference.infer_cams_of_several
 
-    def watched(network: SFCNetwork, image: np.ndarray, *rest: object, **options: object) -> object:
-        saved.append((id(network), hashlib.sha256(image.tobytes()).hexdigest()))
-        return real(network, image, *rest, **options)
+    def watched(network: SFCNetwork, images: list[np.ndarray], *rest: object, **options: object) -> object:
+        assert len(images) == 2
+        saved.extend((id(network), hashlib.sha256(image.tobytes()).hexdigest()) for image in images)
+        return real(network, images, *rest, **options)
 
-    monkeypatch.setattr(inference, "infer_cams", watched)
+    monkeypatch.setattr(inference, "infer_cams_of_several", watched)
     jobs = [job_of(system, config, data, process=process) for process in Processes(count).members]
     assert in_threads(jobs) == {}
-    assert len(saved) == len({image for _, image in saved}) == 11
+    assert len(saved) == len({image for _, image in saved}) == 10
     shares = [sum(network == id(job.kept["classifier"]) for network, _ in saved) for job in jobs]
-    assert sum(shares) == 11
-    assert max(shares) - min(shares) <= 1
+    assert sum(shares) == 10
+    assert max(shares) - min(shares) <= 2
     assert len(stored(system)) == 12
 
 
@@ -239,7 +242,9 @@ def test_an_unreadable_image_does_not_stop_the_others(
     with pytest.raises(SFCError) as caught:
         localize(system, config, data, val)
     message = str(caught.value)
-    assert message.startswith(f"{val.records[3].image}: the image is truncated or damaged")
+    assert message.startswith(
+        (f"{val.records[3].image}: the image is truncated or damaged", f"{val.records[7].image}: ")
+    )
     cams = system.cams("val")
     assert message.endswith(f" and 1 more images cannot be used; the CAMs of all other images are in {cams}")
     before = stored(system, "val")
@@ -250,6 +255,27 @@ def test_an_unreadable_image_does_not_stop_the_others(
     after = stored(system, "val")
     assert len(after) == 12
     assert after.items() >= before.items()
+
+
+def test_images_of_one_size_go_through_the_network_together(
+    system: SystemFolder, config: RunConfig, data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    val = copied(data, tmp_path / "images")
+    for record in val.records[:9:3]:
+        with Image.open(record.image) as image:
+            image.rotate(90).crop((0, 0, 48, 40)).save(record.image)
+    sizes: list[list[tuple[int, ...]]] = []
+    real = inference.infer_cams_of_several
+
+    def watched(network: SFCNetwork, images: list[np.ndarray], *rest: object, **options: object) -> object:
+        sizes.append([image.shape[:2] for image in images])
+        return real(network, images, *rest, **options)
+
+    monkeypatch.setattr(inference, "infer_cams_of_several", watched)
+    localize(system, config, data, val)
+    assert all(len(set(batch)) == 1 for batch in sizes)
+    assert sorted(map(len, sizes)) == [1, 3, 4, 8, 8]
+    assert sum(batch.count((40, 48)) for batch in sizes) == 3
 
 
 def test_a_training_image_that_changed_since_is_refused(
@@ -276,9 +302,15 @@ def test_a_process_without_failures_stops_with_the_others(
 
 
 def test_a_full_disk_keeps_what_is_done(
-    system: SystemFolder, config: RunConfig, data: DataSet, trained: Path, tmp_path: Path
+    system: SystemFolder,
+    config: RunConfig,
+    data: DataSet,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Some of the files are too large for it."""
+    monkeypatch.setattr(stage, "PIXELS_TOGETHER", 1)  # the order of the images changes below, and so would batches
     whole = SystemFolder(tmp_path / "whole")
     shutil.copytree(trained, whole.classify)
     localize(whole, config, data)

@@ -22,6 +22,10 @@ BACKGROUND_SCORE = 0.4
 """Added to the background after normalisation, against foreground that counts twice (released code)."""
 
 
+Label = np.ndarray | Tensor | Sequence[float] | None
+Cams = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
 @dataclass(frozen=True)
 class ScaleMaps:
     """Maps of one image at one scale, image and mirror together, all classes.
@@ -52,47 +56,47 @@ class ScaleMaps:
         return net.prototypes(cam, self.feature, mask)[0, keys]
 
 
-def scale_maps(net: SFCNetwork, image: Tensor) -> ScaleMaps:
-    """One scale: the image and its mirror through the backbone as one batch, then merged.
+def scale_maps(net: SFCNetwork, images: Tensor) -> list[ScaleMaps]:
+    """One scale of images of one size: they and their mirrors through the backbone as one batch, then merged.
 
     Class maps of the two are added before the ReLU, hierarchical features likewise, and image and last stage before
     the pixel correlation. Background is 1 − the maximum over **all** classes; seeds compete over all of them.
 
     Args:
         net: in evaluation mode.
-        image: float [1, 3, H, W], normalised.
+        images: float [N, 3, H, W], normalised.
     """
-    pair = torch.cat([image, image.flip(3)])
-    stages = net.backbone(pair)
+    count = len(images)
+    pairs = torch.cat([images, images.flip(3)])
+    stages = net.backbone(pairs)
     grid = (stages[2].shape[2], stages[2].shape[3])
 
     def merge(maps: Tensor) -> Tensor:
-        return maps[:1] + maps[1:].flip(3)
+        return maps[:count] + maps[count:].flip(3)
 
     class_map = net.class_map(stages[3])
-    score = class_map.mean(dim=(0, 2, 3))
+    score = class_map.unflatten(0, (2, count)).mean(dim=(0, 3, 4))
     feature = merge(net.hierarchical_feature(stages))
     correlation = None
     if net.correlation is not None:
-        correlation = net.correlation_feature(merge(pair), merge(stages[3]), grid)
-        if torch.is_autocast_enabled(image.device.type):
+        correlation = net.correlation_feature(merge(pairs), merge(stages[3]), grid)
+        if torch.is_autocast_enabled(images.device.type):
             # Half of the time of a large scale goes into fᵀf, whose rounding averages out over thousands of positions.
-            correlation = correlation.to(torch.get_autocast_dtype(image.device.type))
-    with torch.autocast(image.device.type, enabled=False):
+            correlation = correlation.to(torch.get_autocast_dtype(images.device.type))
+    with torch.autocast(images.device.type, enabled=False):
         cam, refined = net.maps(merge(class_map), grid, correlation, None)
-    return ScaleMaps(score, cam[0], refined[0], feature)
+    return [ScaleMaps(score[i], cam[i], refined[i], feature[i : i + 1]) for i in range(count)]
 
 
-@torch.inference_mode()
 def infer_cams(
     net: SFCNetwork,
     image_uint8_HW3: np.ndarray,
-    label: np.ndarray | Tensor | Sequence[float] | None,
+    label: Label,
     scales: Sequence[float] = SCALES,
     *,
     threshold: float = 0.5,
     precision: str = "fp32",
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> Cams:
     """CAMs of one image at its own size (METHOD section 6).
 
     Args:
@@ -112,35 +116,78 @@ def infer_cams(
     Raises:
         ValueError: the label has another number of classes, or the image is not uint8 [H, W, 3].
     """
-    image = np.ascontiguousarray(image_uint8_HW3)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"image must be uint8 [H, W, 3], not {image.dtype} {image.shape}")
-    given = None if label is None else torch.as_tensor(label).cpu() > 0
-    if given is not None and given.shape != (net.num_classes,):
-        raise ValueError(f"label has shape {tuple(given.shape)}, the network {net.num_classes} classes")
-    size = (image.shape[0], image.shape[1])
+    return infer_cams_of_several(net, [image_uint8_HW3], [label], scales, threshold=threshold, precision=precision)[0]
+
+
+@torch.inference_mode()
+def infer_cams_of_several(
+    net: SFCNetwork,
+    images_uint8_HW3: Sequence[np.ndarray],
+    labels: Sequence[Label],
+    scales: Sequence[float] = SCALES,
+    *,
+    threshold: float = 0.5,
+    precision: str = "fp32",
+) -> list[Cams]:
+    """CAMs of images of one size, as `infer_cams` makes them one by one: quicker where they are small, or on a GPU.
+
+    Args:
+        net: as for `infer_cams`, and so are `scales`, `threshold` and `precision`.
+        images_uint8_HW3: at least one.
+        labels: one for each image.
+        scales: see there.
+        threshold: see there.
+        precision: see there.
+
+    Returns:
+        Keys and CAMs of each image. A network may round otherwise than for one image alone.
+
+    Raises:
+        ValueError: as `infer_cams`; or the sizes differ.
+    """
+    images = [_checked(image) for image in images_uint8_HW3]
+    given = [_given(label, net.num_classes) for label in labels]
+    height, width = images[0].shape[:2]
+    if any(image.shape != images[0].shape for image in images):
+        raise ValueError(f"images must have one size, not {sorted({image.shape[:2] for image in images})}")
     device = next(net.parameters()).device
     training = net.training
     net.eval()
+    maps: list[list[ScaleMaps]] = []
     try:
-        maps = []
         for scale in scales:
-            scaled = resize_image(image, (max(1, round(scale * size[0])), max(1, round(scale * size[1]))))
-            tensor = torch.from_numpy(scaled.copy()).to(device).permute(2, 0, 1)[None]
+            size = (max(1, round(scale * height)), max(1, round(scale * width)))
+            stacked = torch.from_numpy(np.stack([resize_image(image, size) for image in images]))
+            pixels = net.backbone.pixels.normalise(stacked.to(device).permute(0, 3, 1, 2))
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                maps.append(
-                    scale_maps(net, net.backbone.pixels.normalise(tensor).contiguous(memory_format=torch.channels_last))
-                )
+                maps.append(scale_maps(net, pixels.contiguous(memory_format=torch.channels_last)))
     finally:
         net.train(training)
-    present = _predicted(maps, threshold) if given is None else given
-    keys = torch.cat([torch.zeros(1, dtype=torch.long), 1 + present.nonzero()[:, 0]])
-    weight = _merge_scales([m.refined_cam[keys] for m in maps], size)
-    prototype = _merge_scales([m.prototype_cam(net, keys.to(device)) for m in maps], size)
-    return keys.numpy(), weight.cpu().numpy(), prototype.cpu().numpy()
+    results = []
+    for known, own in zip(given, zip(*maps, strict=True), strict=True):
+        present = _predicted(own, threshold) if known is None else known
+        keys = torch.cat([torch.zeros(1, dtype=torch.long), 1 + present.nonzero()[:, 0]])
+        weight = _merge_scales([m.refined_cam[keys] for m in own], (height, width))
+        prototype = _merge_scales([m.prototype_cam(net, keys.to(device)) for m in own], (height, width))
+        results.append((keys.numpy(), weight.cpu().numpy(), prototype.cpu().numpy()))
+    return results
 
 
-def _predicted(maps: list[ScaleMaps], threshold: float) -> Tensor:
+def _checked(image: np.ndarray) -> np.ndarray:
+    image = np.ascontiguousarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"image must be uint8 [H, W, 3], not {image.dtype} {image.shape}")
+    return image
+
+
+def _given(label: Label, num_classes: int) -> Tensor | None:
+    given = None if label is None else torch.as_tensor(label).cpu() > 0
+    if given is not None and given.shape != (num_classes,):
+        raise ValueError(f"label has shape {tuple(given.shape)}, the network {num_classes} classes")
+    return given
+
+
+def _predicted(maps: Sequence[ScaleMaps], threshold: float) -> Tensor:
     return torch.stack([torch.sigmoid(m.score) for m in maps]).mean(dim=0).cpu() >= threshold
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +24,11 @@ SHARE = 0.5
 BYTES_A_PIXEL = 900
 """That a network's answer to an image takes, at the largest scale: ResNet-50 on photographs of 3 and 12 megapixels took
 870 and 540, an EfficientNet-Lite0 less."""
+MOST_TOGETHER = 8
+"""Images in a batch at most."""
 LOOKED_AT = 200
 """Images whose size is looked up to know what the largest needs."""
+Batch = Sequence[Record]
 
 
 def memory_of_each(records: Sequence[Record], largest_scale: float) -> float:
@@ -43,6 +46,18 @@ def memory_of_each(records: Sequence[Record], largest_scale: float) -> float:
             continue
         pixels = max(pixels, height * width)
     return BYTES_A_PIXEL * pixels * largest_scale**2
+
+
+def memory_of_each_batch(batches: Sequence[Batch], largest_scale: float) -> float:
+    """The same of the largest of some batches of `of_one_size`, by the first image of each."""
+    count = max(map(len, batches), default=0)
+    return max(
+        (
+            length * memory_of_each([batch[0] for batch in batches if len(batch) == length], largest_scale)
+            for length in range(1, count + 1)
+        ),
+        default=0,
+    )
 
 
 def fitting(bytes_each: float) -> int:
@@ -75,6 +90,29 @@ def unfinished(fabric: Fabric, records: Sequence[Record], finished: Callable[[Re
     return todo
 
 
+def of_one_size(records: Sequence[Record], pixels: int) -> list[list[Record]]:
+    """Records in batches whose images have the same size when they are read; those that cannot be read are alone.
+
+    Args:
+        records: images, each of which is in one batch.
+        pixels: that the images of a batch have together at most, but for a batch of one.
+    """
+    batches: list[list[Record]] = []
+    open_ones: dict[tuple[int, int], list[Record]] = {}
+    for record in records:
+        try:
+            size = shrunk_size(image_size(record.image), record.longest)
+        except DataError:
+            batches.append([record])
+            continue
+        batch = open_ones.get(size)
+        if batch is None or len(batch) == MOST_TOGETHER or (len(batch) + 1) * size[0] * size[1] > pixels:
+            batch = open_ones[size] = []
+            batches.append(batch)
+        batch.append(record)
+    return batches
+
+
 def work_through(
     fabric: Fabric,
     todo: Sequence[Record],
@@ -98,23 +136,51 @@ def work_through(
     Raises:
         SFCError: some images were at fault; all others are done.
     """
+    batches = [[record] for record in todo]
+    work_through_batches(fabric, batches, lambda batch: work(batch[0]), title, finished, is_large, bytes_each)
+
+
+def work_through_batches(
+    fabric: Fabric,
+    todo: Sequence[Batch],
+    work: Callable[[Batch], None],
+    title: str,
+    finished: str,
+    is_large: Callable[[Record], bool] | None = None,
+    bytes_each: float = 0,
+) -> None:
+    """The same for several images at once; of a batch with an image at fault each is done alone.
+
+    Args:
+        fabric: every process calls this with the same batches.
+        todo: what is left to do.
+        work: as in `work_through`; has not done anything yet where it raises DataError.
+        title: see there.
+        finished: see there.
+        is_large: see there; of the first image of a batch.
+        bytes_each: see there; of a batch.
+
+    Raises:
+        SFCError: see there.
+    """
     share = todo[fabric.global_rank :: fabric.world_size]
-    large = [record for record in share if is_large(record)] if is_large else []
-    apart = {record.id for record in large}
+    large = [batch for batch in share if is_large(batch[0])] if is_large else []
+    apart = {batch[0].id for batch in large}
     failures = _Failures()
     with StageProgress() as bar:
-        task = bar.add_task(title, total=len(share), note="", visible=fabric.is_global_zero and len(share) > 0)
+        count = sum(map(len, share))
+        task = bar.add_task(title, total=count, note="", visible=fabric.is_global_zero and count > 0)
 
-        def done() -> None:
-            bar.update(task, advance=1)
+        def done(images: int) -> None:
+            bar.update(task, advance=images)
 
-        others = [record for record in share if record.id not in apart]
+        others = [batch for batch in share if batch[0].id not in apart]
         _in_threads(others, fitting(bytes_each * fabric.world_size), work, failures, done)
         _in_threads(large, 1, work, failures, done)
     # All processes stop together: one that ended early would take the others with it.
-    count = fabric.all_reduce(torch.tensor(failures.count, device=fabric.device), reduce_op="sum")
-    assert isinstance(count, torch.Tensor)
-    total = int(count)
+    counted = fabric.all_reduce(torch.tensor(failures.count, device=fabric.device), reduce_op="sum")
+    assert isinstance(counted, torch.Tensor)
+    total = int(counted)
     if total:
         first = failures.first or "another process names an image that cannot be used"
         more = f" and {total - 1} more images cannot be used" if total > 1 else ""
@@ -134,24 +200,33 @@ class _Failures:
 
 
 def _in_threads(
-    records: Sequence[Record],
+    batches: Sequence[Batch],
     most_at_once: int,
-    work: Callable[[Record], None],
+    work: Callable[[Batch], None],
     failures: _Failures,
-    done: Callable[[], None],
+    done: Callable[[int], None],
 ) -> None:
-    if not records:
+    if not batches:
         return
-    with one_image_a_thread(min(len(records), most_at_once)) as at_once, ThreadPoolExecutor(at_once) as pool:
-        rest = iter(records)
+    with one_image_a_thread(min(len(batches), most_at_once)) as at_once, ThreadPoolExecutor(at_once) as pool:
+        rest = iter(batches)
         # A short queue: an interruption should not have to wait for the whole list.
-        pending: set[Future[None]] = {pool.submit(work, record) for record in islice(rest, 2 * at_once)}
+        pending: dict[Future[None], Batch] = {}
+
+        def start(more: Iterable[Batch]) -> None:
+            pending.update({pool.submit(work, batch): batch for batch in more})
+
+        start(islice(rest, 2 * at_once))
         while pending:
-            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+            finished, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in finished:
+                batch = pending.pop(future)
                 try:
                     future.result()
                 except DataError as error:
+                    if len(batch) > 1:
+                        start([record] for record in batch)
+                        continue
                     failures.add(error)
-                done()
-            pending |= {pool.submit(work, record) for record in islice(rest, len(finished))}
+                done(len(batch))
+            start(islice(rest, max(0, 2 * at_once - len(pending))))
