@@ -22,6 +22,7 @@ from sfc.config import load_config
 from sfc.engine.fit import Batch
 from sfc.engine.optimiser import ParameterGroup, make_optimiser
 from sfc.methods import METHODS
+from sfc.networks.convolution import QuickConv2d
 from sfc.networks.timm_models import timm_features
 
 RECIPE = "voc_animals"
@@ -74,6 +75,30 @@ def method_step(net: SFCNetwork, config: ClassifyConfig, batch: Batch) -> Callab
     return step
 
 
+def convolution_gradient(module: nn.Conv2d, x: Tensor) -> Callable[[], None]:
+    """Forward and backward of one convolution."""
+    x = x.detach().requires_grad_()
+    gradient = torch.ones_like(module(x))
+
+    def passes() -> None:
+        torch.autograd.grad(module(x), (x, module.weight), gradient)
+
+    return passes
+
+
+def convolutions(images: int, rounds: int) -> list[Figure]:
+    """Depthwise convolutions of the network, and of others: ours over torch's own."""
+    rows = []
+    for channels, grid, side, dilation in ((1152, 14, 5, 1), (1152, 14, 5, 2), (672, 28, 5, 2), (96, 28, 7, 1)):
+        plain = nn.Conv2d(channels, channels, side, 1, side // 2 * dilation, dilation, channels, bias=False)
+        x = torch.randn(images, channels, grid, grid).contiguous(memory_format=torch.channels_last)
+        variants = {"ours": convolution_gradient(QuickConv2d(plain), x), "torch": convolution_gradient(plain, x)}
+        seconds = interleaved(variants, rounds)
+        name = f"depthwise {side} x {side}, dilation {dilation}, {channels} channels at {grid} x {grid}: ours / torch"
+        rows += [Figure(name, seconds["ours"] / seconds["torch"], at_most=0.6)]
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="timed rounds after two to warm up")
@@ -98,7 +123,7 @@ def main() -> None:
         Figure("step of SFC / step of plain CAM", seconds["sfc"] / seconds["cam"], at_most=1.5),
         *(Figure(f"seconds, {name}", value, "s") for name, value in seconds.items()),
     ]
-    finish(header, rows)
+    finish(header, rows + convolutions(arguments.images, arguments.rounds))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 from lightning_fabric import Fabric
 from torch import nn
 
-from sfc.kernels.compiling import compile_once
 from sfc.networks.activation import LeanReLU6
 from sfc.networks.convolution import QuickConv2d, compile_kernels
 
@@ -24,4 +23,6 @@ def compile_gradients(fabric: Fabric, net: nn.Module) -> None:
     """Compiles what the training of a network needs, before its progress is shown; every process calls this."""
     needs = any(isinstance(module, QuickConv2d) and module.is_slow_in_torch() for module in net.modules())
     if needs and fabric.device.type == "cpu":
+        from sfc.kernels.compiling import compile_once  # numba takes 90 MB, which who only looks at images can spare
+
         compile_once(fabric, compile_kernels)
