@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +151,25 @@ def test_what_cannot_be_traced_is_said_in_one_sentence(tmp_path: Path, capfd: py
         export_onnx(model_of(Branching()), tmp_path / "model.onnx")
     assert "\n" not in str(e.value)
     assert capfd.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())
+
+
+def endless() -> None:
+    """What the exporter does with windows of attention: it swallows errors and begins anew."""
+    while True:
+        with suppress(Exception):
+            time.sleep(60)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system cannot interrupt a call")
+def test_an_export_without_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.5)
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: endless())
+    begun = time.monotonic()
+    with pytest.raises(SFCError, match=r"cannot be exported to ONNX \(no end of it in 0 minutes\)$"):
+        export_onnx(model_of(Padded()), tmp_path / "model.onnx")
+    assert time.monotonic() - begun < 20
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
     assert not list(tmp_path.iterdir())
 
 

@@ -6,6 +6,8 @@ import io
 import json
 import logging
 import operator
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -32,7 +34,14 @@ TOLERANCE = 1e-4
 """Largest difference between the probabilities of the file and of torch."""
 TRACED, COMPARED = (2, 70, 91), ((1, 53, 38), (2, 64, 96), (1, 224, 224), (1, 333, 500))
 """Images, height and width; windows of attention may fit at some sizes and not at others."""
+PATIENCE = 600.0
+"""Seconds after which an export is given up. Others take less than one minute; where the number of attention's windows
+depends on the size of the image (Swin), the exporter simplifies its formulas of that number without end."""
 NOISY = ("torch", "onnxscript", "onnx_ir", "onnxruntime")
+
+
+class _TookTooLong(BaseException):
+    """Not an Exception, as the exporter catches these and tries its next way."""
 
 
 class _Photographs(nn.Module):
@@ -81,8 +90,9 @@ def _exported(model: Model, net: Segmenter, path: Path) -> bytes:
     """The file, checked by onnx."""
     import onnx
 
+    name = f"{model.network.architecture} with {model.network.backbone}"
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _patience(PATIENCE):
             program = torch.onnx.export(
                 _Photographs(net).eval(),
                 (torch.zeros(*TRACED, 3, dtype=torch.uint8),),
@@ -97,8 +107,10 @@ def _exported(model: Model, net: Segmenter, path: Path) -> bytes:
         proto = program.model_proto
         _describe(proto, model)
         onnx.checker.check_model(proto, full_check=True)
+    except _TookTooLong:
+        minutes = f"{PATIENCE / 60:.0f} minutes"
+        raise SFCError(f"{path}: {name} cannot be exported to ONNX (no end of it in {minutes})") from None
     except Exception as error:  # the exporter's own errors, and whatever a network raises when it is traced
-        name = f"{model.network.architecture} with {model.network.backbone}"
         raise SFCError(f"{path}: {name} cannot be exported to ONNX ({_cause(error)})") from error
     content: bytes = proto.SerializeToString()
     return content
@@ -157,6 +169,25 @@ def _cause(error: BaseException) -> str:
         error = error.__cause__
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    """Raises _TookTooLong in what takes longer; where signals can interrupt it, so in the main thread and on Unix."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def give_up(*_: object) -> None:
+        raise _TookTooLong
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager
