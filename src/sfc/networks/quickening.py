@@ -23,6 +23,6 @@ def compile_gradients(fabric: Fabric, net: nn.Module) -> None:
     """Compiles what the training of a network needs, before its progress is shown; every process calls this."""
     needs = any(isinstance(module, QuickConv2d) and module.is_slow_in_torch() for module in net.modules())
     if needs and fabric.device.type == "cpu":
-        from sfc.kernels.compiling import compile_once  # numba takes 90 MB, which who only looks at images can spare
+        from sfc.kernels.compiling import compile_once  # here, as numba takes 90 MB that inference does without
 
         compile_once(fabric, compile_kernels)
