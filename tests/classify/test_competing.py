@@ -193,25 +193,6 @@ def test_guide_is_the_mean_over_present_classes_with_seeds_and_moves_the_classif
     assert refined.grad[:, 0].abs().sum() == 0
 
 
-def test_an_image_that_its_class_fills_does_not_teach_flat_maps() -> None:
-    """Nothing of it is background, so nothing competes, and its prototype CAM is 1 everywhere."""
-    cam, feature, _ = toy(0.0)
-    filled = torch.cat([0.5 * torch.ones_like(cam[:, :1]), 0.5 + 0.5 * cam[:, 1:]], dim=1)
-    mask, label = torch.ones_like(cam), torch.ones(1, 1)
-    lone = competing_prototype_cam(filled, feature, mask)
-    assert lone[0, 1].min() > 0.99
-    assert lone[0, 0].max() == 0
-    both = torch.cat([filled, cam]).requires_grad_()
-    prototypes = torch.cat([lone, competing_prototype_cam(cam, feature, mask)])
-    arguments = (None, label.repeat(2, 1), torch.ones(1), GuideSettings(1.0))
-    loss = GuideLoss()(output(both, prototypes), *arguments)
-    loss.backward()
-    alone = GuideLoss()(output(cam, prototypes[1:]), None, label, *arguments[2:])
-    assert float(loss.detach()) == pytest.approx(float(alone))
-    assert both.grad is not None
-    assert both.grad[0].abs().max() == 0 < both.grad[1].abs().max()
-
-
 def test_guide_of_images_without_classes_is_zero_and_without_prototypes_an_error() -> None:
     refined, prototype = torch.rand(2, 2, 4, 3, 3).unbind()
     arguments = (None, torch.zeros(2, 3), torch.ones(3), GuideSettings(1.0))

@@ -29,9 +29,7 @@ class GuideLoss:
     """Mean over the maps of **present** classes of |refined CAM − peak-normalised prototype CAM|, no gradient into P.
 
     Unlike the paper's loss it does not shrink as the number of classes grows, leaves the background channel out (which
-    follows from the others), and cannot be met by broadening the prototype CAM. Classes without seeds take no part, and
-    neither do images whose background has none: where nothing competes with the only class, its prototype CAM is 1
-    everywhere, and a map that follows it goes flat.
+    follows from the others), and cannot be met by broadening the prototype CAM. Classes without seeds take no part.
     """
 
     settings = GuideSettings
@@ -44,8 +42,7 @@ class GuideLoss:
         del half, settings
         if full.prototype_cam is None:
             raise ValueError("the guide loss needs prototype CAMs: call the network with prototypes=True")
-        target = normalise_peak(full.prototype_cam.detach())
-        has_seeds = target.amax(dim=(2, 3)) > 0
-        weight = label * has_seeds[:, 1:] * has_seeds[:, :1]
-        distance = (full.refined_cam - target)[:, 1:].abs().mean(dim=(2, 3))
+        target = normalise_peak(full.prototype_cam.detach())[:, 1:]
+        weight = label * (target.amax(dim=(2, 3)) > 0)
+        distance = (full.refined_cam[:, 1:] - target).abs().mean(dim=(2, 3))
         return (weight * coefficient * distance).sum() / weight.sum().clamp(min=1)
