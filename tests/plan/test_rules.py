@@ -70,6 +70,14 @@ def test_photographs_are_worked_on_at_the_size_that_was_measured_and_never_enlar
     assert config.classify.input.crop == config.segment.input.crop == crop
 
 
+@pytest.mark.parametrize(("long_side", "guided"), [(4000, True), (200, True), (199, False), (48, False)])
+def test_maps_of_small_photographs_are_not_drawn_to_prototypes(long_side: int, guided: bool) -> None:
+    chosen = choices(replace(DATA, long_side=long_side), MACHINE)
+    assert any(choice.what == "guide" for choice in chosen) != guided
+    weights = {key: value for choice in chosen for key, value in choice.settings.items() if key.endswith("weight")}
+    assert weights == ({} if guided else {"classify.loss.guide.weight": 0.0})
+
+
 def test_little_memory_makes_small_batches() -> None:
     assert settings(*choices(DATA, MACHINE)).classify.training.batch == 16
     small = settings(*choices(DATA, replace(MACHINE, memory=3 * GIB)))
