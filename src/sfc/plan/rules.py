@@ -26,7 +26,7 @@ animals, three seeds, docs/log.md); other sizes were not."""
 SMALL_PHOTOGRAPHS = 200
 """Long side below which maps are not drawn to the prototype CAMs. What that gives masks after the CRF: -3.6 ± 0.7 points
 for street patches of 128 pixels (CamVid, three seeds), -0.2 ± 0.7 for 300 photographs of animals shrunk to 128 (three
-draws), GAIN at 320. Sizes between were not measured (docs/log.md)."""
+draws), +2.4 ± 0.4 at 320 (three draws). Sizes between were not measured (docs/log.md)."""
 STRIDE = 32
 BATCH = 16
 LITTLE_MEMORY, SMALL_BATCH = 4 * 2**30, 8
