@@ -24,9 +24,9 @@ LONG_SIDE, CROP, SMALLEST = 320, 224, 0.6
 """Working size, side of the crop, and smallest long side in training as a share of it: what BASE was measured at (VOC
 animals, three seeds, docs/log.md); other sizes were not."""
 SMALL_PHOTOGRAPHS = 200
-"""Long side below which maps are not drawn to the prototype CAMs. What that gives masks after the CRF: -3.6 ± 0.7 points
-for street patches of 128 pixels (CamVid, three seeds), -0.2 ± 0.7 for 300 photographs of animals shrunk to 128 (three
-draws), +2.4 ± 0.4 at 320 (three draws). Sizes between were not measured (docs/log.md)."""
+"""Long side below which maps are not drawn to the prototype CAMs. What that gives masks after the CRF: -3.6 ± 0.7
+points for street patches of 128 pixels (CamVid, three seeds), -0.2 ± 0.7 for 300 photographs of animals shrunk to 128
+(three draws), +2.4 ± 0.4 at 320 (three draws). Sizes between were not measured (docs/log.md)."""
 STRIDE = 32
 BATCH = 16
 LITTLE_MEMORY, SMALL_BATCH = 4 * 2**30, 8
