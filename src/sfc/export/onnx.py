@@ -35,8 +35,8 @@ TOLERANCE = 1e-4
 TRACED, COMPARED = (2, 70, 91), ((1, 53, 38), (2, 64, 96), (1, 224, 224), (1, 333, 500))
 """Images, height and width; windows of attention may fit at some sizes and not at others."""
 PATIENCE = 600.0
-"""Seconds after which an export is given up. Others take less than one minute; where the number of attention's windows
-depends on the size of the image (Swin), the exporter simplifies its formulas of that number without end."""
+"""Seconds after which an export is given up. EfficientNet-Lite0 takes less than two minutes; where the number of
+attention's windows depends on the size of the image (Swin), the exporter simplifies formulas of it without end."""
 NOISY = ("torch", "onnxscript", "onnx_ir", "onnxruntime")
 
 
