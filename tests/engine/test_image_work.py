@@ -18,10 +18,10 @@ from sfc.data.records import Record
 from sfc.engine import image_work
 from sfc.engine.image_work import (
     of_one_size,
+    one_by_one,
     one_image_a_thread,
     unfinished,
     work_through,
-    work_through_batches,
 )
 from sfc.errors import DataError, SFCError
 
@@ -35,7 +35,7 @@ def fabric() -> Fabric:
 
 def test_every_image_is_worked_on_once(fabric: Fabric) -> None:
     done: list[str] = []
-    work_through(fabric, RECORDS, lambda record: done.append(record.id), "work", "done")
+    work_through(fabric, *one_by_one(RECORDS, lambda record: done.append(record.id)), "work", "done")
     assert sorted(done) == [record.id for record in RECORDS]
 
 
@@ -58,7 +58,7 @@ def test_unfinished_ones_keep_their_order_and_nobody_works_before_everybody_has_
 def test_two_images_are_in_work_at_once(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     meeting = threading.Barrier(2)
-    work_through(fabric, RECORDS, lambda _: meeting.wait(timeout=30) and None, "work", "done")
+    work_through(fabric, *one_by_one(RECORDS, lambda _: meeting.wait(timeout=30) and None), "work", "done")
     assert not meeting.broken
 
 
@@ -71,7 +71,7 @@ def test_faults_are_counted_and_all_others_done(fabric: Fabric) -> None:
         done.append(record.id)
 
     with pytest.raises(SFCError, match=r"^(3|17)\.png: is torn and 1 more images cannot be used; the others are here$"):
-        work_through(fabric, RECORDS, work, "work", "the others are here")
+        work_through(fabric, *one_by_one(RECORDS, work), "work", "the others are here")
     assert len(done) == len(RECORDS) - 2
 
 
@@ -83,7 +83,7 @@ def test_any_other_error_stops_the_work(fabric: Fabric) -> None:
         raise SFCError("the disk is full")
 
     with pytest.raises(SFCError, match="the disk is full"):
-        work_through(fabric, RECORDS, work, "work", "done")
+        work_through(fabric, *one_by_one(RECORDS, work), "work", "done")
     assert len(done) < len(RECORDS)
 
 
@@ -99,7 +99,7 @@ def test_large_images_come_last_and_alone(fabric: Fabric, monkeypatch: pytest.Mo
         running.remove(record.id)
 
     large = {RECORDS[0].id, RECORDS[2].id}
-    work_through(fabric, RECORDS, work, "work", "done", lambda record: record.id in large)
+    work_through(fabric, *one_by_one(RECORDS, work), "work", "done", lambda record: record.id in large)
     assert {name for name, _ in seen} == {record.id for record in RECORDS}
     assert {name for name, _ in seen[-2:]} == large
     assert [together for _, together in seen[-2:]] == [1, 1]
@@ -155,9 +155,9 @@ def test_images_of_one_size_are_batches(tmp_path: Path) -> None:
     assert found == [["00", "02"], ["01", "05"], ["03"], ["04"], ["06"], ["07"], ["torn"]]
     assert ids(of_one_size([*records, torn], 96))[0] == ["00", "02", "03"]
     assert [len(batch) for batch in of_one_size(shrunk, 10**6)] == [8, 8, 5]  # the sizes that are read
-    batches = of_one_size(records, 10**6)
-    assert image_work.memory_of_each_batch(batches, 2) == 2 * image_work.BYTES_A_PIXEL * 40 * 40 * 4
-    assert image_work.memory_of_each_batch([], 2) == 0
+    assert image_work.memory_of_each_batch(of_one_size(records, 5000), 5000, 2) == image_work.BYTES_A_PIXEL * 5000 * 4
+    assert image_work.memory_of_each_batch(of_one_size(records, 1), 1, 2) == image_work.BYTES_A_PIXEL * 40 * 40 * 4
+    assert image_work.memory_of_each_batch([], 5000, 2) == 0
 
 
 def test_a_batch_with_a_fault_is_done_one_by_one(fabric: Fabric) -> None:
@@ -173,6 +173,6 @@ def test_a_batch_with_a_fault_is_done_one_by_one(fabric: Fabric) -> None:
 
     batches = [RECORDS[i : i + 4] for i in range(0, 20, 4)]
     with pytest.raises(SFCError, match=r"^(3|17)\.png: is torn and 1 more images cannot be used; the others are here$"):
-        work_through_batches(fabric, batches, work, "work", "the others are here")
+        work_through(fabric, batches, work, "work", "the others are here")
     assert sorted(done) == [record.id for record in RECORDS if record.id not in ("03", "17")]
     assert sorted(tried) == [1] * 8 + [4] * 5

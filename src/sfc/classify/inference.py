@@ -132,12 +132,12 @@ def infer_cams_of_several(
     """CAMs of images of one size, as `infer_cams` makes them one by one: quicker where they are small, or on a GPU.
 
     Args:
-        net: as for `infer_cams`, and so are `scales`, `threshold` and `precision`.
-        images_uint8_HW3: at least one.
-        labels: one for each image.
-        scales: see there.
-        threshold: see there.
-        precision: see there.
+        net: the network; put into evaluation mode for the call.
+        images_uint8_HW3: at least one, each uint8 [H, W, 3].
+        labels: of each image, as in `infer_cams`.
+        scales: of the images.
+        threshold: probability from which a class counts as present where no label is given.
+        precision: `fp32` or `bf16`.
 
     Returns:
         Keys and CAMs of each image. A network may round otherwise than for one image alone.

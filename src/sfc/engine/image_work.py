@@ -48,16 +48,11 @@ def memory_of_each(records: Sequence[Record], largest_scale: float) -> float:
     return BYTES_A_PIXEL * pixels * largest_scale**2
 
 
-def memory_of_each_batch(batches: Sequence[Batch], largest_scale: float) -> float:
-    """The same of the largest of some batches of `of_one_size`, by the first image of each."""
-    count = max(map(len, batches), default=0)
-    return max(
-        (
-            length * memory_of_each([batch[0] for batch in batches if len(batch) == length], largest_scale)
-            for length in range(1, count + 1)
-        ),
-        default=0,
-    )
+def memory_of_each_batch(batches: Sequence[Batch], pixels: int, largest_scale: float) -> float:
+    """The same of batches that `of_one_size` made with so many `pixels` together."""
+    alone = memory_of_each([batch[0] for batch in batches], largest_scale)
+    together = BYTES_A_PIXEL * pixels * largest_scale**2
+    return max(alone, together) if any(len(batch) > 1 for batch in batches) else alone
 
 
 def fitting(bytes_each: float) -> int:
@@ -113,34 +108,14 @@ def of_one_size(records: Sequence[Record], pixels: int) -> list[list[Record]]:
     return batches
 
 
+def one_by_one(
+    records: Sequence[Record], work: Callable[[Record], None]
+) -> tuple[list[Batch], Callable[[Batch], None]]:
+    """Records as batches of one, and their work as that of a batch: the second and third argument of `work_through`."""
+    return [[record] for record in records], lambda batch: work(batch[0])
+
+
 def work_through(
-    fabric: Fabric,
-    todo: Sequence[Record],
-    work: Callable[[Record], None],
-    title: str,
-    finished: str,
-    is_large: Callable[[Record], bool] | None = None,
-    bytes_each: float = 0,
-) -> None:
-    """Does `work` on this process's share of the records; an image at fault does not stop the others.
-
-    Args:
-        fabric: every process calls this with the same records.
-        todo: what is left to do.
-        work: called in several threads; raises DataError where the image is at fault. Any other error stops all.
-        title: shown beside the progress bar.
-        finished: where the results of all other images are, for the message.
-        is_large: images that need so much memory that each is worked on alone, after the others and with all threads.
-        bytes_each: of memory that one of the others takes; no more of them are in work than fit. 0: not known.
-
-    Raises:
-        SFCError: some images were at fault; all others are done.
-    """
-    batches = [[record] for record in todo]
-    work_through_batches(fabric, batches, lambda batch: work(batch[0]), title, finished, is_large, bytes_each)
-
-
-def work_through_batches(
     fabric: Fabric,
     todo: Sequence[Batch],
     work: Callable[[Batch], None],
@@ -149,19 +124,21 @@ def work_through_batches(
     is_large: Callable[[Record], bool] | None = None,
     bytes_each: float = 0,
 ) -> None:
-    """The same for several images at once; of a batch with an image at fault each is done alone.
+    """Does `work` on this process's share of the batches; an image at fault does not stop the others.
 
     Args:
         fabric: every process calls this with the same batches.
         todo: what is left to do.
-        work: as in `work_through`; has not done anything yet where it raises DataError.
-        title: see there.
-        finished: see there.
-        is_large: see there; of the first image of a batch.
-        bytes_each: see there; of a batch.
+        work: called in several threads; raises DataError where an image is at fault, before it has done anything: each
+            of the batch is then done alone. Any other error stops all.
+        title: shown beside the progress bar.
+        finished: where the results of all other images are, for the message.
+        is_large: of a batch's first image, whether it needs so much memory that the batch is worked on alone, after the
+            others and with all threads.
+        bytes_each: of memory that one of the other batches takes; no more of them are in work than fit. 0: not known.
 
     Raises:
-        SFCError: see there.
+        SFCError: some images were at fault; all others are done.
     """
     share = todo[fabric.global_rank :: fabric.world_size]
     large = [batch for batch in share if is_large(batch[0])] if is_large else []

@@ -59,7 +59,7 @@ def _localize(job: Job) -> None:
     from sfc.classify.inference import infer_cams_of_several
     from sfc.classify.stage import trained_classifier
     from sfc.data.images import has_many_pixels, read_image
-    from sfc.engine.image_work import memory_of_each_batch, of_one_size, unfinished, work_through_batches
+    from sfc.engine.image_work import memory_of_each_batch, of_one_size, unfinished, work_through
     from sfc.engine.processes import precision_of
     from sfc.localize.store import cam_path, save_cams
 
@@ -89,8 +89,8 @@ def _localize(job: Job) -> None:
             job.folder.signs.unlink(missing_ok=True)  # of other maps than there will be
         finished = f"the CAMs of all other images are in {folder}"
         title = f"{job.title}: CAMs of {split}"
-        each = memory_of_each_batch(todo, max(config.scales))
-        work_through_batches(job.fabric, todo, cams, title, finished, lambda r: has_many_pixels(r.image), each)
+        each = memory_of_each_batch(todo, pixels, max(config.scales))
+        work_through(job.fabric, todo, cams, title, finished, lambda r: has_many_pixels(r.image), each)
 
 
 LOCALIZE = Stage(

@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 
 from sfc.data.images import read_image
 from sfc.data.records import DataSet, Record
-from sfc.engine.image_work import unfinished, work_through
+from sfc.engine.image_work import one_by_one, unfinished, work_through
 from sfc.engine.processes import prepared_for_inference
 from sfc.errors import ConfigError, DataError, SFCError
 from sfc.gallery.gallery import Entry, write_gallery
@@ -64,7 +64,7 @@ def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outpu
 
     where = f"the masks of all other photographs are in {outputs.folder / 'masks'}"
     try:
-        work_through(fabric, todo, work, "masks", where, source.is_large, source.bytes_each(todo))
+        work_through(fabric, *one_by_one(todo, work), "masks", where, source.is_large, source.bytes_each(todo))
     finally:
         if fabric.is_global_zero:
             _strike(outputs.folder / IMAGES_FILE, [r.id for r in photographs.records if not outputs.has_mask(r.id)])

@@ -109,7 +109,7 @@ def _write_masks(job: Job, work: RefineJob, method: str) -> None:
     from sfc.data.enlargement import enlarged_labels
     from sfc.data.images import has_many_pixels, mask_path, read_image, shrunk_size, write_mask
     from sfc.data.pixels import doubt, resize_image
-    from sfc.engine.image_work import unfinished, work_through
+    from sfc.engine.image_work import one_by_one, unfinished, work_through
     from sfc.localize.store import cam_path, load_cams
     from sfc.refine.methods import REFINERS
     from sfc.refine.refiner import Maps
@@ -134,7 +134,7 @@ def _write_masks(job: Job, work: RefineJob, method: str) -> None:
 
     finished = f"the masks of all other images are in {folder}"
     title = f"{job.title}: {method} masks"
-    work_through(job.fabric, todo, mask, title, finished, lambda record: has_many_pixels(record.image))
+    work_through(job.fabric, *one_by_one(todo, mask), title, finished, lambda record: has_many_pixels(record.image))
 
 
 def _reads(_: Job) -> Sequence[str]:

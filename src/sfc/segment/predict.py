@@ -14,7 +14,7 @@ from sfc.data.enlargement import enlarged, enlarged_labels
 from sfc.data.images import has_many_pixels, image_size, mask_path, read_image, shrunk_size, write_mask
 from sfc.data.pixels import doubt, resize_image
 from sfc.data.records import DataSet, Record
-from sfc.engine.image_work import memory_of_each, unfinished, work_through
+from sfc.engine.image_work import memory_of_each, one_by_one, unfinished, work_through
 from sfc.engine.processes import prepared_for_inference
 from sfc.errors import DataError
 from sfc.kernels.compiling import compile_once
@@ -210,4 +210,4 @@ def predict_masks(
     finished = f"the masks of all other images are in {where}"
     scales = predictor.config.scales if any(way.startswith("multi") for way in folders) else (1.0,)
     each = memory_of_each(todo, max(scales))
-    work_through(fabric, todo, work, title, finished, predictor.needs_much_memory, each)
+    work_through(fabric, *one_by_one(todo, work), title, finished, predictor.needs_much_memory, each)
