@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from sfc.engine.checkpoint import load_checkpoint, load_finished, save_checkpoint
-from sfc.engine.fit import StepBatches, Training, fit, steps_per_epoch
+from sfc.engine.fit import Training, fit
 from sfc.engine.interruption import Interruption
 from sfc.engine.optimiser import ADAMW_WARMUP, ParameterGroup, make_optimiser, schedule, warmup_steps
 from sfc.engine.processes import make_fabric
@@ -234,34 +234,6 @@ def test_a_slow_training_is_saved_by_time(tmp_path: Path, monkeypatch: pytest.Mo
 
     train(tmp_path, replace(CONFIG, epochs=2), replace(CPU, checkpoint_every=1000), before_step=wait)
     assert saved == [4, 8, 10]
-
-
-def test_each_epoch_shows_each_image_once_and_processes_share_the_global_batch() -> None:
-    config = TrainingConfig(batch=8, epochs=3)
-    whole = list(StepBatches(40, config, seed=1))
-    assert len(whole) == len(StepBatches(40, config, seed=1)) == 15
-    for epoch in range(3):
-        keys = [key for step in whole[5 * epoch : 5 * epoch + 5] for key in step]
-        assert {key[0] for key in keys} == {epoch}
-        assert sorted(key[1] for key in keys) == list(range(40))
-    assert [key[1] for key in whole[0]] != [key[1] for key in whole[5]]
-    shares = [list(StepBatches(40, config, 1, 0, rank, 2)) for rank in (0, 1)]
-    assert [a + b for a, b in zip(*shares, strict=True)] == whole
-    assert list(StepBatches(40, config, 1, first_step=7)) == whole[7:]
-    assert list(StepBatches(40, config, seed=2)) != whole
-
-
-def test_fewer_images_than_a_batch_are_repeated() -> None:
-    config = TrainingConfig(batch=8, epochs=1)
-    assert steps_per_epoch(3, config) == 1
-    (batch,) = StepBatches(3, config, seed=0)
-    assert sorted({index for _, index in batch}) == [0, 1, 2]
-    assert len(batch) == 8
-
-
-def test_batch_that_processes_cannot_share_is_refused() -> None:
-    with pytest.raises(ConfigError, match="batch 7 cannot be shared equally by 2"):
-        StepBatches(40, TrainingConfig(batch=7), 0, 0, 0, 2)
 
 
 def test_training_learns_and_logs_every_step(tmp_path: Path) -> None:

@@ -24,8 +24,9 @@ from sfc.classify.observers import BEST, GroundTruthSelection, Pictures
 from sfc.classify.samples import TrainingSet
 from sfc.data.records import DataSet, input_hash
 from sfc.engine.checkpoint import load_checkpoint, load_finished
-from sfc.engine.fit import Batch, Training, fit, steps_per_epoch
+from sfc.engine.fit import Batch, Training, fit
 from sfc.engine.optimiser import ParameterGroup, warmup_steps
+from sfc.engine.order import steps_per_epoch
 from sfc.engine.processes import synchronise_norms
 from sfc.errors import ConfigError
 from sfc.networks.quickening import compile_gradients

@@ -7,7 +7,7 @@ moment and started again takes exactly the steps that it would have taken.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,6 +25,7 @@ from sfc.engine.interruption import Interruption, leave_signals_to_the_parent
 from sfc.engine.loading import affordable
 from sfc.engine.memory import memory_kept
 from sfc.engine.optimiser import ParameterGroup, make_optimiser, schedule
+from sfc.engine.order import StepBatches, steps_per_epoch
 from sfc.engine.training_log import TrainingLog
 from sfc.errors import ConfigError, SFCError
 from sfc.run.origin import require_same
@@ -66,6 +68,7 @@ class Training:
         split: makes parts of such a batch, which go through the network one after the other to save memory, as many on
             every process. The mean of a loss term over parts and processes must be that of the whole batch.
         states: what a resumed run needs back, by name.
+        weights: float64 [images], how often an epoch shows each sample against the others; None: each once.
         after_epoch: called on every process with the epoch just finished (counted from 1), model in training mode.
     """
 
@@ -81,45 +84,13 @@ class Training:
     before_step: Callable[[Batch, Batch, int], Batch] | None = None
     split: Callable[[Batch], Sequence[Batch]] | None = None
     states: Mapping[str, Stateful] = field(default_factory=dict)
+    weights: NDArray[np.float64] | None = None
     after_epoch: Callable[[int], None] | None = None
-
-
-def steps_per_epoch(images: int, config: TrainingConfig) -> int:
-    """Whole batches in one pass; a data set smaller than a batch still makes one step."""
-    return max(1, images // config.batch)
 
 
 def steps_between_reads(device: torch.device) -> int:
     """Steps after which losses are read from their device: whoever reads waits for all that it still has to do."""
     return 1 if device.type == "cpu" else 20
-
-
-class StepBatches:
-    """Keys of every step's samples from `first_step` on: this process's share of the global batch.
-
-    Each epoch is a permutation drawn from (seed, epoch); a data set smaller than a batch is repeated within it.
-    """
-
-    def __init__(
-        self, images: int, config: TrainingConfig, seed: int, first_step: int = 0, rank: int = 0, world: int = 1
-    ) -> None:
-        if config.batch % world:
-            raise ConfigError(f"training.batch {config.batch} cannot be shared equally by {world} processes")
-        self.images, self.config, self.seed = images, config, seed
-        self.first_step, self.rank, self.world = first_step, rank, world
-        self.per_epoch = steps_per_epoch(images, config)
-
-    def __len__(self) -> int:
-        return self.config.epochs * self.per_epoch - self.first_step
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        size = self.config.batch // self.world
-        for epoch in range(self.first_step // self.per_epoch, self.config.epochs):
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.images)
-            start = self.first_step - epoch * self.per_epoch if epoch == self.first_step // self.per_epoch else 0
-            for position in range(start, self.per_epoch):
-                first = position * self.config.batch + self.rank * size
-                yield [(epoch, int(order[i % self.images])) for i in range(first, first + size)]
 
 
 def collate(samples: list[Any]) -> Batch | Exception:
@@ -192,7 +163,8 @@ class _Fit:
 
     def _steps(self, objective: nn.Module, optimiser: torch.optim.Optimizer, first: int, title: str) -> None:
         fabric, config = self.fabric, self.config
-        batches = StepBatches(self.images, config, self.job.seed, first, fabric.global_rank, fabric.world_size)
+        rank, world = fabric.global_rank, fabric.world_size
+        batches = StepBatches(self.images, config, self.job.seed, first, rank, world, self.job.weights)
         ahead = affordable(self.job.samples, config.batch, self.machine.workers, fabric.is_global_zero)
         loader = DataLoader(
             self.job.samples,
