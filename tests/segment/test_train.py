@@ -104,6 +104,29 @@ def test_training_learns_the_masks(tmp_path: Path) -> None:
     assert (found[:, 5:] == 1).all()
 
 
+def test_images_of_rare_classes_are_shown_more_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = halves(tmp_path / "images", count=20)
+    records = tuple(replace(record, labels=(0,)) for record in data.records[:18]) + tuple(
+        replace(record, labels=(0, 1)) for record in data.records[18:]
+    )
+    data = replace(data, records=records)
+    config = with_training(repeat_below=0.9, batch=5)
+    shown: list[tuple[int, int]] = []
+    read = module.LabelledSet.__getitem__
+
+    def watched(self: Any, key: tuple[int, int]) -> Any:
+        shown.append(key)
+        return read(self, key)
+
+    monkeypatch.setattr(module.LabelledSet, "__getitem__", watched)
+    train_on(data, tmp_path / "run", config)
+    for epoch in range(3):
+        indices = [index for seen, index in shown if seen == epoch]
+        assert len(indices) == 20
+        # √(0.9 / 0.1) = 3 times as often: 2 · 20 · 3 / (18 + 2 · 3) = 5 of 20.
+        assert sum(index >= 18 for index in indices) in (4, 5, 6)
+
+
 def test_factors_and_weight_decay_are_the_published_ones(tmp_path: Path) -> None:
     published = SegmentConfig().training
     config = replace(FROZEN, training=replace(published, batch=4, epochs=1))

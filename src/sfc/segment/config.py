@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from sfc.refine.crf.config import CRFConfig
 from sfc.segment.networks import SegmenterSection
-from sfc.settings.limits import Limits, Scales
+from sfc.settings.limits import Limits, Scales, Share
 from sfc.settings.shared import MaskedInputConfig, TrainingConfig
 
 Way = Literal["single", "single+crf", "multi", "multi+crf"]
@@ -18,6 +18,8 @@ class SegmenterTrainingConfig(TrainingConfig):
     Args:
         head_factors: factors on the learning rate of the head's weights, and of its biases (which have no weight
             decay).
+        repeat_below: share of the training images below which a class is rare: an epoch shows an image √(this / share
+            of its rarest class) times as often as one without (repeat factor sampling, LVIS); 0: all alike.
     """
 
     optimiser: Literal["sgd", "sgd-released", "adamw"] = "sgd"
@@ -26,6 +28,7 @@ class SegmenterTrainingConfig(TrainingConfig):
     batch: Annotated[int, Limits(1)] = 10
     epochs: Annotated[int, Limits(1)] = 19
     head_factors: Annotated[tuple[float, float], Limits(0)] = (10.0, 20.0)
+    repeat_below: Share = 0.0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from sfc.data.records import IGNORE, DataSet, input_hash
 from sfc.engine.checkpoint import load_finished
 from sfc.engine.fit import Batch, Training, fit
 from sfc.engine.optimiser import ParameterGroup, warmup_steps
+from sfc.engine.order import repeat_weights
 from sfc.engine.processes import synchronise_norms
 from sfc.errors import SFCError
 from sfc.networks.backbone import Backbone
@@ -155,6 +156,7 @@ def train_segmenter(
         warmup=warmup_steps(config.training),
         poly_every=POLY_EVERY,
         before_step=batches,
+        weights=repeat_weights(train.label_matrix(), config.training.repeat_below),
         split=batches.split,
     )
     fit(fabric, training, config.training, machine, folder, title)
