@@ -70,6 +70,17 @@ def test_photographs_are_worked_on_at_the_size_that_was_measured_and_never_enlar
     assert config.classify.input.crop == config.segment.input.crop == crop
 
 
+@pytest.mark.parametrize(
+    ("count", "words"), [(11, "'car' 2.3 times"), (59, "'car' 1.0 times"), (60, None), (0, "'car' 7.7 times")]
+)
+def test_the_segmenter_sees_rare_classes_more_often_where_there_are_any(count: int, words: str | None) -> None:
+    chosen = choices(replace(DATA, classes=(("dog", 115), ("cat", 87), ("car", count))), MACHINE)
+    values = [choice.value for choice in chosen if choice.what == "rare classes"]
+    assert len(values) == (words is not None)
+    assert all(words in value for value in values if words)
+    assert settings(*chosen).segment.training.repeat_below == (0.2 if words else 0.0)
+
+
 @pytest.mark.parametrize(("long_side", "guided"), [(4000, True), (200, True), (199, False), (48, False)])
 def test_maps_of_small_photographs_are_not_drawn_to_prototypes(long_side: int, guided: bool) -> None:
     chosen = choices(replace(DATA, long_side=long_side), MACHINE)

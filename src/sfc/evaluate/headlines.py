@@ -27,8 +27,18 @@ def headlines(scores: Sequence[Scores]) -> list[str]:
         ways = ", ".join(dict.fromkeys(score.what for _, score in shown))
         values = ", ".join(f"{run} {score.fixed:.1f}" for run, score in shown)
         photographs = f"{entries[0].images:,} {'validation' if split == 'val' else 'training'} photographs"
-        sentences.append(f"{kind} of {photographs} against the truth ({ways}): {values} mIoU")
+        invented = _invented(entries[0].classes, shown)
+        sentences.append(f"{kind} of {photographs} against the truth ({ways}): {values} mIoU{invented}")
     return sentences
+
+
+def _invented(classes: Sequence[str], shown: Sequence[tuple[str, MaskScore]]) -> str:
+    """What classes without truth do to a comparison: they count as 0 for whoever shows them, and for nobody else."""
+    names = [name for index, name in enumerate(classes) if any(index in score.invented() for _, score in shown)]
+    if not names:
+        return ""
+    values = ", ".join(f"{run} {score.miou_of_true_classes():.1f}" for run, score in shown)
+    return f"; no truth shows {' or '.join(names)}, and masks that do have 0 for it: without, {values}"
 
 
 def _last(entry: Scores) -> MaskScore:

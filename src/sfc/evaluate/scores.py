@@ -50,6 +50,17 @@ class MaskScore:
     class_boundary_iou: list[float | None] = field(default_factory=list)
     class_boundary_f: list[float | None] = field(default_factory=list)
 
+    def invented(self) -> list[int]:
+        """Classes, background 0, that masks show and no truth does: one pixel of such a class is an IoU of 0."""
+        pairs = zip(self.iou, self.class_under_activation, strict=False)
+        return [index for index, (iou, missed) in enumerate(pairs) if iou is not None and missed is None]
+
+    def miou_of_true_classes(self) -> float:
+        """mIoU in percent over the classes that the truth shows: the same classes for every method."""
+        invented = self.invented()
+        values = [iou for index, iou in enumerate(self.iou) if iou is not None and index not in invented]
+        return sum(values) / len(values) if values else float("nan")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score(MaskScore):
