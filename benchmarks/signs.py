@@ -69,12 +69,13 @@ def print_combinations(
     fitted: tuple[NDArray[np.float64], NDArray[np.float64]], tested: tuple[NDArray[np.float64], NDArray[np.float64]]
 ) -> None:
     """A table: the best combinations on the first set, and what they are worth on the other."""
-    direction = np.sign([spearmanr(column, fitted[0]).statistic for column in fitted[1].T])
+    varying = [number for number in range(len(COLUMNS)) if np.ptp(fitted[1][:, number]) > 0]
+    direction = np.array([np.sign(rank(column, fitted[0])) for column in fitted[1].T])
     first, other = (standardised(columns) * direction for _, columns in (fitted, tested))
     print("| combination, chosen on the first set | there | on the other | 90 % |\n|---|---|---|---|")
     for size in (1, 2, 3):
-        pairs = [list(chosen) for chosen in combinations(range(len(COLUMNS)), size)]
-        there, chosen = max((float(spearmanr(first[:, pair].sum(axis=1), fitted[0]).statistic), pair) for pair in pairs)
+        pairs = [list(chosen) for chosen in combinations(varying, size)]
+        there, chosen = max((rank(first[:, pair].sum(axis=1), fitted[0]), pair) for pair in pairs)
         names = " ".join(f"{'+' if direction[number] > 0 else '−'} {COLUMNS[number]}" for number in chosen)
         value, low, high = correlation(other[:, chosen].sum(axis=1), tested[0])
         print(f"| {names} | {there:+.2f} | {value:+.2f} | {low:+.2f} to {high:+.2f} |")
@@ -96,12 +97,19 @@ def read(path: Path) -> list[tuple[float, list[float]]]:
     return [(maps[0].fixed, [verdict.soundness, *means])]
 
 
+def rank(sign: NDArray[np.float64], miou: NDArray[np.float64]) -> float:
+    """Spearman's ρ; NaN where either is the same for all systems."""
+    varies = np.ptp(sign) > 0 and np.ptp(miou) > 0
+    return float(spearmanr(sign, miou).statistic) if varies else float("nan")
+
+
 def correlation(sign: NDArray[np.float64], miou: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Spearman's ρ, and the 5th and 95th percentile over draws with replacement."""
+    """Spearman's ρ, and the 5th and 95th percentile over draws with replacement that have one."""
     draws = np.random.default_rng(0).integers(len(miou), size=(DRAWS, len(miou)))
-    values = [float(spearmanr(sign[draw], miou[draw]).statistic) for draw in draws if np.ptp(miou[draw]) > 0]
-    low, high = np.nanpercentile(values, [5, 95])
-    return float(spearmanr(sign, miou).statistic), float(low), float(high)
+    values = np.array([rank(sign[draw], miou[draw]) for draw in draws])
+    known = values[~np.isnan(values)]
+    low, high = np.percentile(known, [5, 95]) if len(known) else (float("nan"), float("nan"))
+    return rank(sign, miou), float(low), float(high)
 
 
 if __name__ == "__main__":
