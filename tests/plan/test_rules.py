@@ -176,6 +176,7 @@ def test_a_rare_class_is_seen_more_often() -> None:
     seldom = replace(often, classes=(("dog", 1200), ("car", 6)))
     assert wanted(often, 16, START).classifier == 2
     assert wanted(seldom, 16, START).classifier == 10
+    assert wanted(often, 16, START).segmenter == 6
 
 
 def test_cuts_are_said() -> None:

@@ -34,9 +34,10 @@ LITTLE_MEMORY, SMALL_BATCH = 4 * 2**30, 8
 CLASSIFIER_STEPS, CLASSIFIER_LEAST = 300, 100
 """Steps of the classifier, and what a budget may cut them to. 300 photographs, one seed, masks after the CRF: 144 steps
 38.2, 288 steps 39.3, 576 steps 39.7 (docs/log.md). Fewer than 144 were not measured."""
-SEGMENTER_STEPS, SEGMENTER_LEAST = 300, 100
-"""Likewise of the segmenter. 306 steps leave it behind the masks that it learns from (33.3 on validation); longer
-trainings were not measured, and would double the time of a run."""
+SEGMENTER_STEPS, SEGMENTER_LEAST, SEGMENTER_EPOCHS = 300, 100, 6
+"""Likewise of the segmenter, and how often it sees every photograph at least. 300 photographs, one seed: 306 steps 33.3 on
+validation, 918 with rare classes more often 34.6, for three times the time. 3,131: 2 epochs 40.6, 6 epochs 43.6
+(docs/log.md)."""
 REPEAT_BELOW = 0.2
 """Share of the photographs below which the segmenter sees a class more often. 3,131 photographs, one seed, validation:
 43.6 without, 46.7 with it, same steps (docs/log.md). Other shares were not measured."""
@@ -238,7 +239,7 @@ def wanted(data: DataFacts, batch: int, base: Lengths) -> Lengths:
     per_epoch = max(1, data.images // batch)
     learnable = [count for _, count in data.classes if count >= HOPELESS] or [data.classes[-1][1]]
     classifier = max(math.ceil(CLASSIFIER_STEPS / per_epoch), math.ceil(VIEWS / learnable[-1]), 2)
-    segmenter = max(math.ceil(SEGMENTER_STEPS / per_epoch), 2)
+    segmenter = max(math.ceil(SEGMENTER_STEPS / per_epoch), SEGMENTER_EPOCHS)
     return replace(base, classifier=min(classifier, MOST_EPOCHS), segmenter=min(segmenter, MOST_EPOCHS))
 
 
@@ -294,7 +295,7 @@ def length_choices(lengths: Lengths, data: DataFacts, batch: int, cuts: Sequence
         Choice(
             "training of it",
             f"{lengths.segmenter} epochs, {lengths.segmenter * per_epoch:,} steps",
-            said or f"{SEGMENTER_STEPS} steps or more",
+            said or f"{SEGMENTER_STEPS} steps and {SEGMENTER_EPOCHS} epochs, or more",
             {"segment.training.epochs": lengths.segmenter},
         ),
         Choice(
