@@ -11,20 +11,17 @@ from hypothesis import strategies as st
 from sfc.config import RunConfig
 from sfc.errors import ConfigError
 from sfc.plan.facts import DataFacts, MachineFacts
-from sfc.plan.rules import (
-    BASE,
+from sfc.plan.lengths import (
     CLASSIFIER_LEAST,
     MOST_EPOCHS,
     ONE_SCALE,
     SEGMENTER_LEAST,
-    Choice,
     Lengths,
-    choices,
     length_choices,
-    nested,
     shorter,
     wanted,
 )
+from sfc.plan.rules import BASE, Choice, choices, nested
 from sfc.settings.read import load_settings
 from sfc.settings.recipes import find_recipe, read_recipe
 

@@ -12,19 +12,9 @@ from typing import TYPE_CHECKING, Any
 from sfc.config import RunConfig, checked
 from sfc.data.readers.splits import read_data
 from sfc.plan.facts import DataFacts, MachineFacts, data_facts, machine_facts
+from sfc.plan.lengths import Lengths, cut_down, length_choices, refuse_no_time, wanted
 from sfc.plan.rehearsal import Costs, rehearse
-from sfc.plan.rules import (
-    BASE,
-    OF_THE_DATA,
-    Choice,
-    Lengths,
-    choices,
-    cut_down,
-    length_choices,
-    nested,
-    refuse_no_time,
-    wanted,
-)
+from sfc.plan.rules import BASE, OF_THE_DATA, Choice, choices, nested
 from sfc.run.files import atomic_write, write_json
 from sfc.run.folder import RunFolder
 from sfc.settings.read import laid_over, load_settings, plain_values, settings_text

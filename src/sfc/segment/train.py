@@ -156,7 +156,7 @@ def train_segmenter(
         warmup=warmup_steps(config.training),
         poly_every=POLY_EVERY,
         before_step=batches,
-        weights=repeat_weights(train.label_matrix(), config.training.repeat_below),
+        weights=repeat_weights(train.label_matrix(), below) if (below := config.training.repeat_below) else None,
         split=batches.split,
     )
     fit(fabric, training, config.training, machine, folder, title)
