@@ -8,6 +8,8 @@ from sfc.evaluate.scores import MaskScore, Scores
 from sfc.refine.methods import REFINERS
 
 OF_SPLIT = {"train": "masks", "val": "the segmenter's masks"}
+MOST_NAMES = 3
+"""Of classes without truth."""
 
 
 def headlines(scores: Sequence[Scores]) -> list[str]:
@@ -37,6 +39,8 @@ def _invented(classes: Sequence[str], shown: Sequence[tuple[str, MaskScore]]) ->
     names = [name for index, name in enumerate(classes) if any(index in score.invented() for _, score in shown)]
     if not names:
         return ""
+    if len(names) > MOST_NAMES:
+        names[MOST_NAMES:] = [f"{len(names) - MOST_NAMES} more classes"]
     values = ", ".join(f"{run} {score.miou_of_true_classes():.1f}" for run, score in shown)
     return f"; no truth shows {' or '.join(names)}, and masks that do have 0 for it: without, {values}"
 
