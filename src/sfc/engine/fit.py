@@ -68,7 +68,7 @@ class Training:
         split: makes parts of such a batch, which go through the network one after the other to save memory, as many on
             every process. The mean of a loss term over parts and processes must be that of the whole batch.
         states: what a resumed run needs back, by name.
-        weights: float64 [images], how often an epoch shows each sample against the others; None: each once.
+        image_weights: float64 [images], how often an epoch shows each against the others; None: each once.
         after_epoch: called on every process with the epoch just finished (counted from 1), model in training mode.
     """
 
@@ -84,7 +84,7 @@ class Training:
     before_step: Callable[[Batch, Batch, int], Batch] | None = None
     split: Callable[[Batch], Sequence[Batch]] | None = None
     states: Mapping[str, Stateful] = field(default_factory=dict)
-    weights: NDArray[np.float64] | None = None
+    image_weights: NDArray[np.float64] | None = None
     after_epoch: Callable[[int], None] | None = None
 
 
@@ -164,7 +164,7 @@ class _Fit:
     def _steps(self, objective: nn.Module, optimiser: torch.optim.Optimizer, first: int, title: str) -> None:
         fabric, config = self.fabric, self.config
         rank, world = fabric.global_rank, fabric.world_size
-        batches = StepBatches(self.images, config, self.job.seed, first, rank, world, self.job.weights)
+        batches = StepBatches(self.images, config, self.job.seed, first, rank, world, self.job.image_weights)
         ahead = affordable(self.job.samples, config.batch, self.machine.workers, fabric.is_global_zero)
         loader = DataLoader(
             self.job.samples,

@@ -90,7 +90,7 @@ def draws(weights: NDArray[np.float64], random: np.random.Generator) -> NDArray[
     """As many indices as there are weights, in ascending order.
 
     Each occurs as often as its share of the sum says, rounded up or down by one shift that `random` draws (systematic
-    sampling), so an epoch lacks no image by bad luck that it owes a whole turn.
+    sampling): an image whose share is 1 or more is in every epoch.
     """
     ends = np.cumsum(weights)
     ticks = (np.arange(len(weights)) + random.random()) * (ends[-1] / len(weights))

@@ -136,6 +136,7 @@ def train_segmenter(
     share = max(1, config.training.batch // fabric.world_size)
     # In parts is the same as at once, but for batch norms that learn.
     batches = BatchSplitter(fabric, _grids(net, config), min(PARTS, share) if net.frozen_norm else 1, net.pixels)
+    below = config.training.repeat_below
     weights, biases = net.head_parameters()
     weight_factor, bias_factor = config.training.head_factors
     training = Training(
@@ -156,7 +157,7 @@ def train_segmenter(
         warmup=warmup_steps(config.training),
         poly_every=POLY_EVERY,
         before_step=batches,
-        weights=repeat_weights(train.label_matrix(), below) if (below := config.training.repeat_below) else None,
+        image_weights=repeat_weights(train.label_matrix(), below) if below else None,
         split=batches.split,
     )
     fit(fabric, training, config.training, machine, folder, title)
