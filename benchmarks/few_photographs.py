@@ -79,10 +79,10 @@ def train_segmenter(data: Path, folder: Path, method: str, seed: int, epochs: in
 
 
 def scores(folder: Path, method: str, seed: int) -> dict[str, tuple[float, dict[str, float]]]:
-    """mIoU and groups of each map and of the masks."""
+    """mIoU, over the classes that the truth shows, and groups of each map and of the masks."""
     entries = read_scores(RunFolder(folder / f"{seed}-{method}").system(method).scores)
     return {
-        f"{entry.split}: {score.what}": (score.fixed, score.groups)
+        f"{entry.split}: {score.what}": (score.miou_of_true_classes(), score.groups)
         for entry in entries
         for score in (*entry.scores, *entry.masks)
     }

@@ -75,7 +75,7 @@ def test_a_class_without_truth_is_named_and_left_out_of_a_second_mean() -> None:
     many = scores("SFC", [80.0, 40.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
     many.classes[4:] = ["bus", "train", "boat", "bird"]
     many.masks[0].class_under_activation[4:] = [None] * 4
-    assert "no truth shows tvmonitor or bus or train or 2 more classes, and" in headlines([many])[0]
+    assert "no truth shows tvmonitor or bus or train or 2 more, and" in headlines([many])[0]
 
 
 def test_without_scores_there_is_nothing_to_say() -> None:

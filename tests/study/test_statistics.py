@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -19,7 +20,13 @@ NAN = float("nan")
 def mask_score(what: str, fixed: float) -> MaskScore:
     groups = {"head": fixed, "medium": fixed / 2, "tail": NAN}
     return MaskScore(
-        what=what, fixed=fixed, iou=[], groups=groups, over_activation=groups, under_activation=groups, pixel_accuracy=0
+        what=what,
+        fixed=fixed,
+        iou=[fixed, fixed],
+        groups=groups,
+        over_activation=groups,
+        under_activation=groups,
+        pixel_accuracy=0,
     )
 
 
@@ -75,6 +82,21 @@ def test_differences_are_paired_by_seed(rows: list[Row]) -> None:
     segmenter = found(rows, "segmenter", "val", "sfc")
     assert segmenter.difference is not None
     assert segmenter.difference.values == {1: -1, 2: 3}
+
+
+def test_a_class_that_no_truth_shows_is_no_part_of_a_difference() -> None:
+    """It is one of the mIoU of the method that shows it, a 0 that the other does not have."""
+
+    def scored(iou: list[float | None], fixed: float) -> list[Scores]:
+        (entry,) = entries(40, 50)[:1]
+        masks = replace(entry.masks[0], fixed=fixed, iou=iou, class_under_activation=[10.0, 20.0, None])
+        return [replace(entry, masks=[masks])]
+
+    rows = rows_of({"cam": {1: scored([80.0, 40.0, 0.0], 40.0)}, "sfc": {1: scored([82.0, 44.0, None], 63.0)}})
+    row = found(rows, "masks", "train", "sfc")
+    assert row.miou.values == {1: 63.0}
+    assert row.difference is not None
+    assert row.difference.values == {1: pytest.approx(3.0)}
 
 
 def test_rows_are_in_the_order_of_the_stages(rows: list[Row]) -> None:

@@ -40,7 +40,7 @@ def _invented(classes: Sequence[str], shown: Sequence[tuple[str, MaskScore]]) ->
     if not names:
         return ""
     if len(names) > MOST_NAMES:
-        names[MOST_NAMES:] = [f"{len(names) - MOST_NAMES} more classes"]
+        names[MOST_NAMES:] = [f"{len(names) - MOST_NAMES} more"]
     values = ", ".join(f"{run} {score.miou_of_true_classes():.1f}" for run, score in shown)
     return f"; no truth shows {' or '.join(names)}, and masks that do have 0 for it: without, {values}"
 

@@ -40,7 +40,9 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """A method minus the baseline, seed by seed.
+    """A method minus the baseline, seed by seed: mIoU over the classes that the truth shows.
+
+    mIoU itself also averages in a 0 for a class that only one of the two shows, and no truth.
 
     Attributes:
         values: by seed; only seeds that both have.
@@ -128,7 +130,11 @@ def _row(
 ) -> Row:
     difference = None
     if baseline is not None:
-        values = {seed: score.fixed - baseline[seed].fixed for seed, score in by_seed.items() if seed in baseline}
+        values = {
+            seed: score.miou_of_true_classes() - baseline[seed].miou_of_true_classes()
+            for seed, score in by_seed.items()
+            if seed in baseline
+        }
         difference = Difference(values) if values else None
     oracles = [score.oracle for score in by_seed.values() if isinstance(score, Score)]
 

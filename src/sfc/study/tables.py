@@ -29,7 +29,8 @@ def print_rows(rows: Sequence[Row], console: Console | None = None) -> None:
         console.print(table)
     console.print(
         "mIoU in percent under the fixed rule, mean ± standard deviation over seeds; oracle: threshold searched on "
-        "this ground truth; h/m/t: head, medium and tail classes; difference: paired by seed, mean ± standard error",
+        "this ground truth; h/m/t: head, medium and tail classes; difference: paired by seed, over the "
+        "classes that the truth shows, mean ± standard error",
         highlight=False,
     )
 
