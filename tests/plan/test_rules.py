@@ -68,14 +68,22 @@ def test_photographs_are_worked_on_at_the_size_that_was_measured_and_never_enlar
 
 
 @pytest.mark.parametrize(
-    ("count", "words"), [(11, "'car' 2.3 times"), (59, "'car' 1.0 times"), (60, None), (0, "'car' 7.7 times")]
+    ("images", "count", "words", "below"),
+    [
+        (1000, 50, "'car' 2.0 times", 0.2),
+        (1000, 199, "'car' 1.0 times", 0.2),
+        (1000, 200, None, None),
+        (1000, 0, "'car' 14.1 times", 0.2),
+        (999, 50, "equally often", 0.0),
+    ],
 )
-def test_the_segmenter_sees_rare_classes_more_often_where_there_are_any(count: int, words: str | None) -> None:
-    chosen = choices(replace(DATA, classes=(("dog", 115), ("cat", 87), ("car", count))), MACHINE)
-    values = [choice.value for choice in chosen if choice.what == "rare classes"]
-    assert len(values) == (words is not None)
-    assert all(words in value for value in values if words)
-    assert settings(*chosen).segment.training.repeat_below == (0.2 if words else 0.0)
+def test_the_segmenter_sees_rare_classes_more_often_where_there_are_many_photographs(
+    images: int, count: int, words: str | None, below: float | None
+) -> None:
+    chosen = choices(replace(DATA, images=images, classes=(("dog", 800), ("car", count))), MACHINE)
+    found = [choice for choice in chosen if choice.what == "rare classes"]
+    assert [choice.settings for choice in found] == ([{"segment.training.repeat_below": below}] if words else [])
+    assert all(words in choice.value for choice in found if words)
 
 
 @pytest.mark.parametrize(("long_side", "guided"), [(4000, True), (200, True), (199, False), (48, False)])

@@ -15,9 +15,8 @@ CLASSIFIER_STEPS, CLASSIFIER_LEAST = 300, 100
 """Steps of the classifier, and what a budget may cut them to. 300 photographs, one seed, masks after the CRF: 144 steps
 38.2, 288 steps 39.3, 576 steps 39.7 (docs/log.md). Fewer than 144 were not measured."""
 SEGMENTER_STEPS, SEGMENTER_LEAST, SEGMENTER_EPOCHS = 300, 100, 6
-"""Likewise of the segmenter, and how often it sees every photograph at least. 300 photographs, one seed: 306 steps 33.3
-on validation, 918 with rare classes more often 34.6, for three times the time. 3,131: 2 epochs 40.6, 6 epochs 43.6
-(docs/log.md)."""
+"""Likewise of the segmenter, and how often it sees every photograph at least. 300 photographs, one seed: 306 steps 32.3
+on validation, 918 steps 34.6, for three times the time. 3,131: 2 epochs 40.6, 6 epochs 43.6 (docs/log.md)."""
 VIEWS = 60
 """How often the photographs of a rare class are seen in all, at least: tvmonitor, 40 of 3,131, is seen 80 times in the
 two epochs of the classifier of `BASE`."""

@@ -30,9 +30,10 @@ STRIDE = 32
 BATCH = 16
 LITTLE_MEMORY, SMALL_BATCH = 4 * 2**30, 8
 """Below so many bytes the batch is smaller: with 16 crops of 224 a run has had 2.3 GiB at once, 0.9 of it libraries."""
-REPEAT_BELOW = 0.2
-"""Share of the photographs below which the segmenter sees a class more often. 3,131 photographs, one seed, validation:
-43.6 without, 46.7 with it, same steps (docs/log.md). Other shares were not measured."""
+REPEAT_BELOW, REPEAT_FROM = 0.2, 1000
+"""Share of the photographs below which the segmenter sees a class more often, and how many photographs that takes.
+Validation, same steps: 3,131 photographs 43.6 without, 46.7 with it (one seed); 300, where a rare class has 3 to 11,
+-1.0 and +1.6 points (two looks; docs/log.md). Between them, and other shares, were not measured."""
 RARE, HOPELESS = 10, 5
 """Training images of a class below which its maps are poor, and below which `VIEWS` does not count. 300 photographs:
 IoU of CRF masks 27 with 11 photographs (car), 7, 0 and 17 with 5, 4 and 3, against 30 to 68 with 16 and more."""
@@ -168,14 +169,19 @@ def _batch(data: DataFacts, machine: MachineFacts) -> Choice:
 def _rare(data: DataFacts) -> Iterator[Choice]:
     name, count = data.classes[-1]
     share = max(count, 1) / data.images
-    if share < REPEAT_BELOW:
-        yield Choice(
-            "rare classes",
-            f"the segmenter sees photographs with '{name}' {math.sqrt(REPEAT_BELOW / share):.1f} times as often",
-            f"classes in less than {REPEAT_BELOW:.0%} of the photographs; it is worth 3 points of all classes' mean "
-            "(3,131 photographs, one seed)",
-            {"segment.training.repeat_below": REPEAT_BELOW},
-        )
+    if share >= REPEAT_BELOW:
+        return
+    if data.images < REPEAT_FROM:
+        value, below = "the segmenter sees all photographs equally often", 0.0
+    else:
+        times = math.sqrt(REPEAT_BELOW / share)
+        value, below = f"the segmenter sees photographs with '{name}' {times:.1f} times as often", REPEAT_BELOW
+    yield Choice(
+        "rare classes",
+        value,
+        "more often was worth 3 points with 3,131 photographs, and -1.0 and +1.6 with 300",
+        {"segment.training.repeat_below": below},
+    )
 
 
 def _tail(data: DataFacts) -> list[Choice]:
