@@ -1,12 +1,15 @@
 """CAMs of one 500 × 375 photograph at four scales with mirror, against one scale after the other the plain way.
 
-ResNet-50 with random weights, 20 classes, 3 of them in the image. Then EfficientNet-Lite0 at three scales: images of
-one size through the network together against one by one.
+ResNet-50 with random weights, 20 classes, 3 of them in the image. Then an image a thread, as `localize` works: 1 × 1
+convolutions by oneDNN against those that torch chooses. Then EfficientNet-Lite0 at three scales: images of one size
+through the network together against one by one.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -16,8 +19,9 @@ import torch.nn.functional as F
 from measure import Figure, begin, finish, has_fast_bf16, interleaved
 from sfc.classify.inference import infer_cams, infer_cams_of_several
 from sfc.classify.network import SFCNetwork
-from sfc.engine.image_work import MOST_TOGETHER
+from sfc.engine.image_work import MOST_TOGETHER, one_image_a_thread
 from sfc.localize.stage import PIXELS_TOGETHER
+from sfc.networks.convolution import QuickConv2d
 from training_step import make_network
 from yardstick import PlainSFC, plain_infer_cams
 
@@ -56,6 +60,32 @@ def together(rounds: int) -> list[Figure]:
     return rows
 
 
+def no(_: QuickConv2d) -> bool:
+    """In place of `is_pointwise`."""
+    return False
+
+
+def a_thread_each(rounds: int) -> list[Figure]:
+    """Photographs on a thread each, with `QuickConv2d` choosing for 1 × 1 weights over torch choosing."""
+    threads, rows = torch.get_num_threads(), []
+    chosen: Callable[[QuickConv2d], bool] = QuickConv2d.is_pointwise
+    image, label = make_image(240, 320), np.eye(CLASSES)[3]
+    for name in ("resnet50", "tf_efficientnet_lite0", "mobilenetv3_large_100", "convnext_atto", "resnet18"):
+        torch.manual_seed(0)
+        net = SFCNetwork(name, CLASSES, pixel_correlation=False, prototypes="competing").eval()
+        net.to(memory_format=torch.channels_last)
+
+        def work(by_onednn: bool, net: SFCNetwork = net) -> None:
+            QuickConv2d.is_pointwise = chosen if by_onednn else no  # type: ignore[method-assign]
+            with one_image_a_thread(threads), ThreadPoolExecutor(threads) as pool:
+                list(pool.map(lambda _: infer_cams(net, image, label, (1.0, 0.5, 1.5)), range(3 * threads)))
+
+        seconds = interleaved({"oneDNN": partial(work, True), "torch": partial(work, False)}, rounds)
+        rows.append(Figure(f"time, {name}, 1 x 1 by oneDNN / as torch chooses", seconds["oneDNN"] / seconds["torch"]))
+    QuickConv2d.is_pointwise = chosen  # type: ignore[method-assign]
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
@@ -90,7 +120,7 @@ def main() -> None:
         off = np.abs(cams["fp32"][index] - reference).max()
         rows += [Figure(f"{which}: largest difference, fp32 from plain", float(off), "", at_most=1e-4)]
     rows += [Figure(f"seconds an image, {name}", value, "s") for name, value in seconds.items()]
-    finish(header, rows + together(arguments.rounds))
+    finish(header, rows + a_thread_each(arguments.rounds) + together(arguments.rounds))
 
 
 if __name__ == "__main__":

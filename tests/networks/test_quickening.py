@@ -1,4 +1,4 @@
-"""What trains quickly on a CPU: the same values and gradients as torch's own, and used where it should be."""
+"""What is quick on a CPU: the same values and gradients as torch's own, and used where it should be."""
 
 from __future__ import annotations
 
@@ -123,6 +123,74 @@ def test_where_it_is_of_no_use_torch_does_it(calls: list[tuple[int, ...]]) -> No
     assert calls == [(2, 8, 9, 9)]
 
 
+@pytest.fixture
+def onednn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Shapes of the inputs of convolutions that oneDNN was asked for, past torch's own choice."""
+    found: list[tuple[int, ...]] = []
+    convolve = torch.mkldnn_convolution
+
+    def listening(x: Tensor, *rest: object) -> Tensor:
+        found.append(tuple(x.shape))
+        return convolve(x, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch, "mkldnn_convolution", listening)
+    return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    images=st.integers(1, 17),
+    channels=st.tuples(st.sampled_from([1, 3, 8, 40]), st.sampled_from([1, 2, 7, 24])),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    stride=st.integers(1, 2),
+    grouped=st.booleans(),
+    bias=st.booleans(),
+)
+def test_a_pointwise_convolution_is_that_of_torch(
+    images: int, channels: tuple[int, int], size: tuple[int, int], stride: int, grouped: bool, bias: bool
+) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(2 * channels[0], 2 * channels[1], 1, stride, groups=1 + grouped, bias=bias)
+    x = random(images, 2 * channels[0], *size)
+    with torch.inference_mode():
+        found = QuickConv2d(plain)(x)
+        expected = copy.deepcopy(plain).double()(x.double())
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+def test_pointwise_convolutions_of_inference_are_those_of_onednn(onednn: list[tuple[int, ...]]) -> None:
+    quick, x = QuickConv2d(nn.Conv2d(8, 4, 1)), random(2, 8, 9, 9)
+    gradients(quick, x)
+    with torch.no_grad():
+        quick(x.contiguous())
+        copy.deepcopy(quick).double()(x.double())
+        with torch.autocast("cpu", torch.bfloat16):
+            assert quick(x).dtype == torch.bfloat16
+        for other in (nn.Conv2d(8, 4, 3), nn.Conv2d(8, 4, 1, padding=1), nn.Conv2d(8, 4, 1, padding="same")):
+            torch.testing.assert_close(QuickConv2d(other)(x), other(x))
+        assert onednn == []
+        quick(x)
+    assert onednn == [(2, 8, 9, 9)]
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize(("name", "frozen_norm"), [("tf_efficientnet_lite0", True), ("resnet18", False)])
+def test_networks_use_it(name: str, frozen_norm: bool, onednn: list[tuple[int, ...]], threads: None) -> None:
+    torch.manual_seed(0)
+    quick = Backbone(name, frozen_norm=frozen_norm).to(memory_format=torch.channels_last).eval()
+    pointwise = sum(isinstance(each, nn.Conv2d) and each.kernel_size == (1, 1) for each in quick.modules())
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        found = quick(random(1, 3, 64, 96))
+    assert len(onednn) == pointwise > 2
+    expected = quick(random(1, 3, 64, 96).requires_grad_())
+    assert len(onednn) == pointwise
+    for ours, torchs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, torchs.detach(), rtol=1e-3, atol=1e-4)
+
+
 def test_threads_do_not_change_a_bit(threads: None) -> None:
     x, gradient = random(3, 200, 9, 11), random(3, 200, 9, 11, seed=1)
     results = []
@@ -220,7 +288,7 @@ def test_modules_that_stand_in_keep_names_parameters_and_listeners() -> None:
     expected = F.relu6(model[0](x))
     heard.clear()
     quicken(model)
-    assert [type(module) for module in model] == [QuickConv2d, LeanReLU6, nn.Conv2d, nn.ReLU6, nn.Conv2d]
+    assert [type(module) for module in model] == [QuickConv2d, LeanReLU6, QuickConv2d, nn.ReLU6, nn.Conv2d]
     assert all(parameter is before[key] for key, parameter in model.named_parameters())
     torch.testing.assert_close(model[1](model[0](x)), expected)
     assert heard == [QuickConv2d, LeanReLU6]

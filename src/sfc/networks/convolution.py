@@ -1,8 +1,9 @@
-"""Convolutions whose gradient does not take torch's slow way where they are depthwise and train on a CPU.
+"""Convolutions that do not take torch's slow ways on a CPU. Values are torch's but for the order of sums in float32.
 
-A depthwise convolution is a few percent of a network's arithmetic, and on a CPU its gradient was a third of a training
-step: torch 2 has a quick one for 3 × 3 weights without dilation only (docs/speed.md). Values are those of torch but
-for the order in which float32 numbers are added up.
+- Depthwise ones in training. They are a few percent of a network's arithmetic, and their gradient was a third of a
+  step: torch 2 has a quick one for 3 × 3 weights without dilation only.
+- Those of 1 × 1 weights in inference with a thread an image. There torch 2 leaves oneDNN for MKL, which on processors
+  that are not Intel's takes twice as long; they are most of a network's arithmetic (docs/speed.md for both).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ BLOCK = 64
 
 
 class QuickConv2d(nn.Conv2d):
-    """A convolution that stands in for another one, with its parameters, and computes its own depthwise gradient.
+    """A convolution that stands in for another one, with its parameters, and takes the quick way.
 
     Args:
         convolution: the one that it stands in for; weight and bias are shared.
@@ -50,10 +51,16 @@ class QuickConv2d(nn.Conv2d):
         take_place(self, convolution)
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not (self.is_slow_in_torch() and _is_plain_training(x, weight)):
-            return super()._conv_forward(x, weight, bias)
-        y: Tensor = _DepthwiseConvolution.apply(x, weight, bias, self.stride[0], self.padding[0], self.dilation[0])
-        return y
+        if self.is_slow_in_torch() and _is_plain_training(x, weight):
+            y: Tensor = _DepthwiseConvolution.apply(x, weight, bias, self.stride[0], self.padding[0], self.dilation[0])
+            return y
+        if self.is_pointwise() and _is_plain_inference(x, weight):
+            return torch.mkldnn_convolution(x, weight, bias, (0, 0), self.stride, self.dilation, self.groups)
+        return super()._conv_forward(x, weight, bias)
+
+    def is_pointwise(self) -> bool:
+        """Whether it only mixes the channels of each position."""
+        return self.kernel_size == (1, 1) and self.padding == (0, 0)
 
     def is_slow_in_torch(self) -> bool:
         """Whether it is one whose gradient is computed here."""
@@ -86,10 +93,18 @@ def pad_same(x: Tensor, convolution: nn.Conv2d) -> Tensor:
 
 def _is_plain_training(x: Tensor, weight: Tensor) -> bool:
     """Whether there will be a gradient on a CPU, in float32, of a tensor with its channels last in memory."""
+    return torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad) and _is_plain(x)
+
+
+def _is_plain_inference(x: Tensor, weight: Tensor) -> bool:
+    """The same where there will be none, and oneDNN is there."""
+    no_gradient = not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
+    return no_gradient and _is_plain(x) and torch.backends.mkldnn.is_available()
+
+
+def _is_plain(x: Tensor) -> bool:
     return (
-        torch.is_grad_enabled()
-        and (x.requires_grad or weight.requires_grad)
-        and x.device.type == "cpu"
+        x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()

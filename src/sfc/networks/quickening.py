@@ -1,4 +1,4 @@
-"""What trains slowly on a CPU is replaced by what computes the same."""
+"""What is slow on a CPU is replaced by what computes the same."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sfc.networks.convolution import QuickConv2d, compile_kernels
 
 
 def quicken(model: nn.Module) -> None:
-    """Replaces depthwise convolutions and ReLU6 of a network; names and parameters stay as they were."""
+    """Replaces depthwise and 1 × 1 convolutions and ReLU6 of a network; names and parameters stay as they were."""
     for parent in list(model.modules()):
         for name, module in list(parent.named_children()):
-            if type(module) is nn.Conv2d and module.groups == module.in_channels > 1:
+            if type(module) is nn.Conv2d and (module.kernel_size == (1, 1) or module.groups == module.in_channels > 1):
                 setattr(parent, name, QuickConv2d(module))
             elif type(module) is nn.ReLU6 and module.inplace:
                 setattr(parent, name, LeanReLU6(module))
