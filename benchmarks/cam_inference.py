@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -60,29 +61,25 @@ def together(rounds: int) -> list[Figure]:
     return rows
 
 
-def no(_: QuickConv2d) -> bool:
-    """In place of `is_pointwise`."""
-    return False
-
-
 def a_thread_each(rounds: int) -> list[Figure]:
     """Photographs on a thread each, with `QuickConv2d` choosing for 1 × 1 weights over torch choosing."""
     threads, rows = torch.get_num_threads(), []
-    chosen: Callable[[QuickConv2d], bool] = QuickConv2d.is_pointwise
     image, label = make_image(240, 320), np.eye(CLASSES)[3]
     for name in ("resnet50", "tf_efficientnet_lite0", "mobilenetv3_large_100", "convnext_atto", "resnet18"):
         torch.manual_seed(0)
         net = SFCNetwork(name, CLASSES, pixel_correlation=False, prototypes="competing").eval()
         net.to(memory_format=torch.channels_last)
 
-        def work(by_onednn: bool, net: SFCNetwork = net) -> None:
-            QuickConv2d.is_pointwise = chosen if by_onednn else no  # type: ignore[method-assign]
+        def work(net: SFCNetwork = net) -> None:
             with one_image_a_thread(threads), ThreadPoolExecutor(threads) as pool:
                 list(pool.map(lambda _: infer_cams(net, image, label, (1.0, 0.5, 1.5)), range(3 * threads)))
 
-        seconds = interleaved({"oneDNN": partial(work, True), "torch": partial(work, False)}, rounds)
+        def as_torch_chooses(work: Callable[[], None] = work) -> None:
+            with patch.object(QuickConv2d, "is_pointwise", lambda _: False):
+                work()
+
+        seconds = interleaved({"oneDNN": work, "torch": as_torch_chooses}, rounds)
         rows.append(Figure(f"time, {name}, 1 x 1 by oneDNN / as torch chooses", seconds["oneDNN"] / seconds["torch"]))
-    QuickConv2d.is_pointwise = chosen  # type: ignore[method-assign]
     return rows
 
 

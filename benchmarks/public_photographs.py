@@ -1,10 +1,11 @@
-"""Two photographs in the public domain, masked by classifiers that saw tags alone: README's picture of real ones.
+"""Two photographs in the public domain, masked by what learned from tags alone: README's picture of real ones.
 
-    python benchmarks/public_photographs.py docs/pictures/photographs.png "plain CAM" RUN SFC RUN
+    python benchmarks/public_photographs.py docs/pictures/photographs.png RUN
 
-The photographs are scikit-image's: a cat (CC0) and an astronaut (NASA, public domain), shrunk to a long side of 320
-pixels as the photographs of voc_animals are. Neither was seen in training and neither has tags here: the classes are
-those that the classifier predicts, the masks its maps behind a CRF (`sfc predict --source cams --crf true`).
+RUN is a run of the recipe `voc_animals` with both methods. The photographs are scikit-image's: a cat (CC0) and an
+astronaut (NASA, public domain), shrunk to a long side of 320 pixels as those of the run are. Neither was seen in
+training and neither has tags here. Masks are those of each method's segmenter behind a CRF (`sfc predict --crf true`),
+with `--source cams` those of its classifier's maps.
 """
 
 from __future__ import annotations
@@ -27,63 +28,75 @@ from sfc.pictures.overlay import overlay
 from sfc.pictures.style import class_colours, save, styled
 
 LONG_SIDE = 320
+METHODS = {"cam": "plain CAM", "sfc": "SFC"}
 
 
 def main() -> None:
     """Writes the picture and prints which classes it shows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("picture", type=Path, help="PNG to write")
-    parser.add_argument("runs", nargs="+", help="titles and run folders in turn; of a run its last method")
+    parser.add_argument("run", type=Path, help="its folder, with the methods cam and sfc")
+    parser.add_argument("--source", choices=["segmenter", "cams"], default="segmenter", help="where masks come from")
     arguments = parser.parse_args()
-    runs = dict(zip(arguments.runs[::2], map(Path, arguments.runs[1::2]), strict=True))
     photographs = {"cat": shrunk(data.cat()), "astronaut": shrunk(data.astronaut())}
+    masks: dict[str, dict[str, NDArray[np.uint8]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        found = {
-            title: masks_of(run, photographs, Path(folder) / str(n)) for n, (title, run) in enumerate(runs.items())
-        }
-    classes = next(iter(found.values()))[0]
-    colours = np.round(255 * class_colours(len(classes))).astype(np.uint8)
+        for method in METHODS:
+            options = ["--method", method, "--source", arguments.source, "--crf", "true"]
+            classes, masks[method] = predicted(arguments.run, photographs, Path(folder) / method, options)
+    shown = {int(k) for of_method in masks.values() for mask in of_method.values() for k in np.unique(mask) if k}
+    for name in photographs:
+        for method, title in METHODS.items():
+            shares = [(classes[k - 1], float((masks[method][name] == k).mean())) for k in sorted(shown)]
+            words = ", ".join(f"{label} {share:.0%}" for label, share in shares if share)
+            print(f"{name}, {title}: {words or 'background alone'}")
+    draw(arguments.picture, photographs, masks, {k: classes[k - 1] for k in sorted(shown)}, len(classes))
+
+
+def draw(
+    path: Path,
+    photographs: dict[str, NDArray[np.uint8]],
+    masks: dict[str, dict[str, NDArray[np.uint8]]],
+    labels: dict[int, str],
+    classes: int,
+) -> None:
+    """One row a photograph: itself, then every method's mask over it.
+
+    Args:
+        path: PNG to write.
+        photographs: uint8 [H, W, 3], by name.
+        masks: uint8 [H, W], by method and name.
+        labels: the classes that some mask shows, by their value there.
+        classes: how many classes there are.
+    """
+    colours = np.round(255 * class_colours(classes)).astype(np.uint8)
+    rows = [
+        [photograph, *(overlay(photograph, masks[method][name], colours) for method in METHODS)]
+        for name, photograph in photographs.items()
+    ]
+    heights = [photograph.shape[0] for photograph in photographs.values()]
     with styled():
-        figure = Figure(figsize=(3 * (1 + len(runs)), 5.6), layout="constrained")
-        shown: set[int] = set()
-        for row, (name, photograph) in enumerate(photographs.items()):
-            columns = {name: photograph}
-            for title, (_, masks) in found.items():
-                columns[title] = overlay(photograph, masks[name], colours)
-                labels = {int(k): float((masks[name] == k).mean()) for k in np.unique(masks[name]) if k}
-                shown |= labels.keys()
-                words = ", ".join(f"{classes[k - 1]} {share:.0%}" for k, share in labels.items())
-                print(f"{name}, {title}: {words or 'background alone'}")
-            for column, (title, picture) in enumerate(columns.items()):
-                axes = figure.add_subplot(2, len(columns), len(columns) * row + column + 1)
-                axes.imshow(picture)
-                axes.set_title(title)
-                axes.axis("off")
-        patches = [Patch(color=colours[k] / 255, label=classes[k - 1]) for k in sorted(shown)]
-        figure.legend(handles=patches, loc="outside right center", frameon=False)
-        save(arguments.picture, figure)
+        figure = Figure(figsize=(9, 9 * sum(heights) / (len(rows[0]) * LONG_SIDE) + 0.9), layout="constrained")
+        grid = figure.subplots(len(rows), len(rows[0]), height_ratios=heights, squeeze=False)
+        for column, title in enumerate(["photograph", *METHODS.values()]):
+            grid[0, column].set_title(title)
+            for row, pictures in enumerate(rows):
+                grid[row, column].imshow(pictures[column])
+                grid[row, column].axis("off")
+        patches = [Patch(color=colours[k] / 255, label=label) for k, label in labels.items()]
+        figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False)
+        save(path, figure)
 
 
-def masks_of(
-    run: Path, photographs: dict[str, NDArray[np.uint8]], folder: Path
+def predicted(
+    run: Path, photographs: dict[str, NDArray[np.uint8]], folder: Path, options: list[str]
 ) -> tuple[list[str], dict[str, NDArray[np.uint8]]]:
-    """Class names and the mask of each photograph, uint8 [H, W]."""
+    """Class names, and the mask that `sfc predict` makes of each photograph, uint8 [H, W]."""
     (folder / "photographs").mkdir(parents=True)
     for name, photograph in photographs.items():
         Image.fromarray(photograph).save(folder / "photographs" / f"{name}.png")
     out = folder / "masks"
-    arguments = [
-        "predict",
-        str(run),
-        str(folder / "photographs"),
-        "--source",
-        "cams",
-        "--crf",
-        "true",
-        "--out",
-        str(out),
-    ]
-    if command(arguments):
+    if command(["predict", str(run), str(folder / "photographs"), *options, "--out", str(out)]):
         raise SystemExit(f"{run}: no masks")
     classes: list[str] = json.loads((out / "predictions.json").read_text())["classes"]
     return classes, {name: np.array(Image.open(next(out.rglob(f"{name}.png")))) for name in photographs}
