@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
@@ -76,7 +77,8 @@ def draw(
     ]
     heights = [photograph.shape[0] for photograph in photographs.values()]
     with styled():
-        figure = Figure(figsize=(9, 9 * sum(heights) / (len(rows[0]) * LONG_SIDE) + 0.9), layout="constrained")
+        size = (9, 9 * sum(heights) / (len(rows[0]) * LONG_SIDE) + 0.9)
+        figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.1))
         grid = figure.subplots(len(rows), len(rows[0]), height_ratios=heights, squeeze=False)
         for column, title in enumerate(["photograph", *METHODS.values()]):
             grid[0, column].set_title(title)
