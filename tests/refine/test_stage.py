@@ -140,6 +140,25 @@ def test_a_stopped_training_ends_with_the_same_network(
     assert all(np.array_equal(mask, masks(refined, "irn")[name]) for name, mask in masks(finished, "irn").items())
 
 
+def test_the_walk_can_be_set_anew_without_another_network(refined: Path, recipe: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(refined, tmp_path / "run"))
+    network, before = folder / "sfc/relation/checkpoint.pt", masks(refined, "irn")
+    trained = network.read_bytes()
+    settings = config(recipe, method="irn")
+    alone = replace(settings.refine.irn, fusion_lambda=0.0)  # type: ignore[attr-defined]
+    for irn, same in (
+        (replace(alone, fusion_lambda=settings.refine.walk_lambda), True),
+        (alone, False),
+        (replace(alone, background=3.0), False),
+    ):
+        shutil.rmtree(folder / "sfc/masks/irn")
+        refine(folder, config(recipe, method="irn", irn=irn))
+        found = masks(folder, "irn")
+        assert all(np.array_equal(mask, before[name]) for name, mask in found.items()) == same
+        before = before if same else found
+    assert network.read_bytes() == trained
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

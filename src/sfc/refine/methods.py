@@ -96,6 +96,7 @@ class _Walk:
 
     def __init__(self, job: RefineJob, settings: RelationConfig, smooth: bool) -> None:
         self.config, self.settings, self.smooth = job.config, settings, smooth
+        self.fusion_lambda = job.config.walk_lambda if settings.fusion_lambda is None else settings.fusion_lambda
         self.device, self.bf16 = job.fabric.device, precision_of(job.machine) == "bf16"
         self.net = load_relation_network(settings, job.relation, job.backbone, job.seed)
         prepared_for_inference(job.fabric, self.net)
@@ -107,7 +108,7 @@ class _Walk:
             edge = self.net.infer(self.net.stages.backbone.pixels.normalise(pixels)[0], self.settings.input.crop)
         mask = walk_mask(
             maps.keys,
-            maps.fused(self.config.walk_lambda),
+            maps.fused(self.fusion_lambda),
             edge.float(),
             (height, width),
             background=self.settings.background,

@@ -8,6 +8,9 @@ from typing import Annotated
 from sfc.settings.limits import Limits, NaturalNumber, Weight
 from sfc.settings.shared import MaskedInputConfig, TrainingConfig
 
+OF_THE_WALK = ("fusion_lambda", "steps", "background")
+"""Settings that the network does not depend on."""
+
 
 @dataclass(frozen=True)
 class RelationConfig:
@@ -19,6 +22,8 @@ class RelationConfig:
         radius: pairs of cells that training looks at are closer than this.
         input: augmentation. The released code draws scales from 0.5 to 1, IRN's own up to 1.5.
         training: optimiser and length.
+        fusion_lambda: weight λ of the prototype CAM in the maps W + λP that are walked. null: as for the relation
+            labels, or with `released` as the released code.
         steps: of the walk.
         background: score of the background after it.
     """
@@ -26,5 +31,6 @@ class RelationConfig:
     radius: Annotated[int, Limits(2)] = 10
     input: MaskedInputConfig = field(default_factory=MaskedInputConfig)
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(batch=32, epochs=3))
+    fusion_lambda: Weight | None = None
     steps: NaturalNumber = 256
     background: Weight = 0.25

@@ -18,7 +18,7 @@ from sfc.engine.checkpoint import load_finished
 from sfc.engine.fit import Batch, Training, fit
 from sfc.engine.optimiser import ParameterGroup
 from sfc.networks.backbone import Backbone
-from sfc.refine.relation.config import RelationConfig
+from sfc.refine.relation.config import OF_THE_WALK, RelationConfig
 from sfc.refine.relation.loss import pair_counts, relation_loss
 from sfc.refine.relation.network import RelationNetwork
 from sfc.refine.relation.samples import RelationSet
@@ -138,8 +138,10 @@ def load_relation_network(config: RelationConfig, folder: Path, backbone: MakeBa
 
 
 def _fingerprint(config: RelationConfig, seed: int, net: RelationNetwork) -> dict[str, Any]:
-    """What a network must share with a checkpoint to take its weights."""
+    """What a network must share with a checkpoint to take its weights; how its edges are walked may change."""
     settings = plain_values(asdict(config))
+    for name in OF_THE_WALK:
+        del settings[name]
     shape = {
         "stride": net.stride,
         "channels": list(net.stages.channels),
