@@ -3,7 +3,7 @@
 - Depthwise ones in training. They are a few percent of a network's arithmetic, and their gradient was a third of a
   step: torch 2 has a quick one for 3 × 3 weights without dilation only.
 - Those of 1 × 1 weights in inference with a thread an image. There torch 2 leaves oneDNN for MKL, which on processors
-  that are not Intel's takes twice as long; they are most of a network's arithmetic (docs/speed.md for both).
+  of AMD takes twice as long; they are most of a network's arithmetic (docs/speed.md for both).
 """
 
 from __future__ import annotations
