@@ -148,8 +148,8 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
         highlight=False,
     )
     console.print(
-        f"machine: {machine.cores} cores, {machine.gpu or 'no GPU'}, {_gigabytes(machine.memory)} of memory and "
-        f"{_gigabytes(machine.disk)} of disk free",
+        f"machine: {machine.cores} core{'' if machine.cores == 1 else 's'}, {machine.gpu or 'no GPU'}, "
+        f"{_gigabytes(machine.memory)} of memory and {_gigabytes(machine.disk)} of disk free",
         highlight=False,
     )
     table = Table(show_header=True, box=None, pad_edge=False)
