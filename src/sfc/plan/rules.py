@@ -71,7 +71,7 @@ def choices(data: DataFacts, machine: MachineFacts) -> list[Choice]:
             "refinement",
             "dense CRF",
             "masks gain 3 points over maps (300 photographs) to 6 (3,131) for a quarter of a second each; a relation "
-            "network (refine.method irn) gave 4 more with 3,131 (one seed), and with 300 nothing",
+            "network (refine.method irn) gave 2.5 more with 3,131 (one seed), and with 300 nothing",
             {"refine.method": "crf"},
         ),
         Choice(
