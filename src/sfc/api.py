@@ -79,7 +79,7 @@ def run(
         run: run folder; empty: `runs/` and the name of the data set or of the last recipe.
         config: recipes, files or names; later ones win. None: the folder's own settings, or its plan, which is made if
             there is none.
-        budget: for a plan that is made now.
+        budget: for a plan that is made now, or was made for it by an earlier call.
         settings: on top of all, by full key.
 
     Raises:

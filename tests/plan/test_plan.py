@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,17 @@ def test_a_begun_run_is_not_planned_again(
         assert "--budget is for a plan that is not made yet" in said
 
 
+def test_a_stopped_command_goes_on_with_the_budget_of_its_plan(
+    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sfc.plan.plan.rehearse", lambda config, data: COSTS)
+    folder = tmp_path / "run"
+    planned = settle(str(squares), str(folder), [], SMALL, "2h")
+    assert settle(str(squares), str(folder), [], {}, "2h") == planned
+    assert settle(str(squares), str(folder), [], {}, "120m") == planned
+    assert "not made yet" in refusal(capfd, "run", squares, "--run", folder, "--budget", "1h")
+
+
 def test_a_folder_of_another_data_set_is_refused(
     squares: Path, planned: tuple[Plan, RunFolder], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,13 +207,15 @@ def test_processes_do_not_plan_each_for_itself(
 
 
 def test_a_launched_process_takes_the_plan_of_the_first(
-    squares: Path, planned: tuple[Plan, RunFolder], monkeypatch: pytest.MonkeyPatch
+    squares: Path, planned: tuple[Plan, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is given the same command line, with the budget of a plan that is there by now."""
+    own = RunFolder(tmp_path / "run")
+    write_plan(replace(planned[0], budget=1800.0), own)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    config, folder = settle(str(squares), str(planned[1].root), [], {}, "30m")
-    assert folder == planned[1].root
-    assert config == load_config([planned[1].plan])
+    config, folder = settle(str(squares), str(own.root), [], {}, "30m")
+    assert folder == own.root
+    assert config == load_config([own.plan])
 
 
 def test_what_the_plan_expects_is_damaged(planned: tuple[Plan, RunFolder], tmp_path: Path) -> None:

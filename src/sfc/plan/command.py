@@ -18,7 +18,7 @@ from rich.table import Table
 from sfc.config import RunConfig, add_run_settings, checked
 from sfc.data.readers.detect import detect
 from sfc.errors import ConfigError, SFCError
-from sfc.plan.plan import Plan, make_plan, write_plan
+from sfc.plan.plan import Plan, make_plan, planned_budget, write_plan
 from sfc.run.clock import in_words
 from sfc.run.folder import RunFolder
 from sfc.settings.read import load_settings, options_of, parse
@@ -65,15 +65,16 @@ def settle(
         budget: for a plan that is made now, as `--budget` takes it.
 
     Raises:
-        SFCError: nothing is named; the folder is a run of another data set; a budget where there is no plan to make.
+        SFCError: nothing is named; the folder is a run of another data set; a budget, and neither a plan to make nor
+            one that was made for it.
     """
     if not (source or run or recipes):
         raise SFCError("name a data set, a recipe with --config NAME, or a run folder with --run FOLDER")
     folder = Path(run) if run else default_folder(Path(source)) if source else Path("runs") / Path(recipes[-1]).stem
     own = RunFolder(folder)
     is_new = not recipes and source and not own.config.is_file() and not own.plan.is_file()
-    is_launched = os.environ.get("LOCAL_RANK", "0") != "0"  # by the first process, which has made the plan
-    if budget and not is_new and not is_launched:
+    # A stopped command is given again as it was, and to every further process: with the budget of the plan.
+    if budget and not is_new and (recipes or planned_budget(own) != seconds_of(budget)):
         raise SFCError(f"{BUDGET} is for a plan that is not made yet: sfc run DATA {BUDGET} 30m, in a new run folder")
     if recipes:
         config = load_settings(RunConfig, recipes, options)

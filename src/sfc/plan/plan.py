@@ -39,6 +39,7 @@ class Plan:
         seconds: that each stage will take, by its name; empty where nothing was rehearsed.
         disk: bytes of the run.
         memory: most bytes at once.
+        budget: seconds that it was cut to fit; None: it was not.
     """
 
     settings: dict[str, Any]
@@ -48,6 +49,7 @@ class Plan:
     seconds: Mapping[str, float]
     disk: float
     memory: int
+    budget: float | None
 
 
 def make_plan(source: DataConfig, options: Mapping[str, Any], folder: Path, budget: float | None = None) -> Plan:
@@ -97,6 +99,7 @@ def make_plan(source: DataConfig, options: Mapping[str, Any], folder: Path, budg
         seconds=seconds,
         disk=len(final.methods) * (made * costs.bytes_each + costs.bytes_trained),
         memory=costs.memory,
+        budget=budget,
     )
 
 
@@ -174,6 +177,7 @@ def write_plan(plan: Plan, folder: RunFolder) -> None:
             "seconds": dict(plan.seconds),
             "disk": plan.disk,
             "memory": plan.memory,
+            "budget": plan.budget,
             "data": asdict(plan.data),
             "machine": asdict(plan.machine),
         },
@@ -184,9 +188,20 @@ def write_plan(plan: Plan, folder: RunFolder) -> None:
 
 def planned_seconds(folder: RunFolder, config: RunConfig) -> dict[str, float]:
     """What the plan of a run expects of each stage; empty where there is none, or one of other settings."""
-    try:
-        figures = json.loads(folder.plan_figures.read_text(encoding="utf-8"))
-        settings, seconds = figures["settings"], figures["seconds"]
-    except (OSError, ValueError, KeyError, TypeError):
+    figures = _figures(folder)
+    if figures.get("settings") != plain_values(asdict(config)):
         return {}
-    return dict(seconds) if settings == plain_values(asdict(config)) else {}
+    return dict(figures.get("seconds", {}))
+
+
+def planned_budget(folder: RunFolder) -> float | None:
+    """Seconds that the plan of a run was cut to fit; None where it was not, or there is no plan."""
+    return _figures(folder).get("budget")
+
+
+def _figures(folder: RunFolder) -> dict[str, Any]:
+    """What `write_plan` wrote beside the settings; empty where there is none, or it cannot be read."""
+    try:
+        return dict(json.loads(folder.plan_figures.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
