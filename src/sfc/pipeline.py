@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,12 @@ from sfc.localize.stage import LOCALIZE
 from sfc.refine.stage import REFINE
 from sfc.report.stage import all_masks, report
 from sfc.run.clock import Clock
-from sfc.run.files import atomic_write, write_json
+from sfc.run.files import write_json
 from sfc.run.folder import RunFolder
 from sfc.run.lock import only_command
 from sfc.run.provenance import versions
 from sfc.segment.stage import SEGMENT, segmenter_name, source_of
+from sfc.settings.read import earlier_settings_kept, write_settings
 from sfc.signs.stage import JUDGE
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def run(
         for job in jobs:
             refuse_changed_settings(job, chosen)
         fabric.barrier()
-        with _earlier_settings_kept(folder):
+        with earlier_settings_kept(folder.config):
             data = read(fabric, config, folder)
             needs: dict[str, Callable[[], None]] = {}
             for job in jobs:
@@ -160,22 +161,7 @@ def _require_format(folder: RunFolder) -> None:
         )
 
 
-@contextmanager
-def _earlier_settings_kept(folder: RunFolder) -> Iterator[None]:
-    """Leaves the saved settings of a run as they were where a command is refused because of its own."""
-    earlier = folder.config.read_bytes() if folder.config.is_file() else b""
-    try:
-        yield
-    except ConfigError:
-        if earlier:
-            with atomic_write(folder.config) as file:
-                file.write(earlier)
-        raise
-
-
 def _write_settings(config: RunConfig, folder: RunFolder) -> None:
-    from sfc.settings.read import write_settings
-
     # The manifest first: a folder with settings and without a format is an earlier version's.
     write_json(folder.manifest, {"format": FOLDER_FORMAT, "command": sys.argv, "versions": versions()})
     write_settings(folder.config, config)

@@ -187,6 +187,25 @@ def test_a_folder_of_another_data_set_is_refused(
     assert f"a run of {squares}, not of {other}" in said
 
 
+def test_another_table_of_the_same_folder_is_refused(
+    squares: Path, planned: tuple[Plan, RunFolder], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder, other = planned[1].root, squares / "other.csv"
+    shutil.copy(squares / "train.csv", other)
+    try:
+        said = refusal(capfd, "run", other, "--run", folder)
+    finally:
+        other.unlink()
+    assert f"a run of {squares / 'train.csv'}, not of {other}" in said
+    assert settle(str(squares / "train.csv"), str(folder), [], {}) == settle(str(squares), str(folder), [], {})
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for command in ("run", "report"):
+        assert f"{tmp_path / 'typo'}: there is no run here" in refusal(capfd, command, "--run", tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
+
+
 def test_bad_data_and_options_are_one_sentence(
     squares: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,6 +107,22 @@ def test_a_study_that_goes_further_makes_the_other_maps(recipe: Path, squares: P
     assert trained.items() <= snapshot(tmp_path, "*.pt").items()
 
 
+def test_other_settings_are_refused_and_the_studys_own_stay(
+    study: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(study, tmp_path / "study"))
+    settings = (folder / "config.yaml").read_bytes()
+    arguments = ["study", "--config", str(recipe), "--methods", "cam", "--seeds", "1", "--first-seed", "3"]
+    assert main([*arguments, "--classify.training.epochs", "7", "--until", "refine", "--run", str(folder)]) == 2
+    assert "was begun with other settings" in capsys.readouterr().err
+    assert (folder / "config.yaml").read_bytes() == settings
+
+
+def test_one_seed_is_no_setting_of_a_study(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "--config", str(recipe), "--seed", "5", "--run", str(tmp_path / "study")]) == 2
+    assert "--seed has no say in a study: --first-seed" in capsys.readouterr().err
+
+
 def test_a_trial_that_fails_is_named(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["study", "--config", str(recipe), "--methods", "cam", "--seeds", "1", "--run", str(tmp_path / "study")]
     assert main([*arguments, "--data.root", str(tmp_path / "nowhere")]) == 2

@@ -65,7 +65,7 @@ def settle(
         budget: for a plan that is made now, as `--budget` takes it.
 
     Raises:
-        SFCError: nothing is named; the folder is a run of another data set; a budget, and neither a plan to make nor
+        SFCError: nothing is named; the folder is no run, or one of another data set; a budget, and neither a plan to make nor
             one that was made for it.
     """
     if not (source or run or recipes):
@@ -82,6 +82,8 @@ def settle(
     if is_new:
         plan_run(Path(source), options, own, budget)
     found = [path for path in (own.config, own.plan) if path.is_file()][:1]
+    if not found and "data" not in options:
+        raise ConfigError(f"{folder}: there is no run here; name a data set, or a recipe with --config NAME")
     config = checked(load_settings(RunConfig, found, options))
     if source:
         require_source(config, Path(source), own)
@@ -183,5 +185,9 @@ def require_source(config: RunConfig, source: Path, folder: RunFolder) -> None:
         DataError: there is no data set.
         ConfigError: the run has another one.
     """
-    if Path(config.data.root).resolve() != Path(detect(source).root).resolve():
-        raise ConfigError(f"{folder.root}: a run of {config.data.root}, not of {source}; choose another with --run")
+    found, own = detect(source), Path(config.data.root)
+    # Several tables may lie in one folder; whoever names the folder takes what the run has.
+    if source.is_file() and config.data.train != found.train:
+        own /= config.data.train
+    if own.resolve() != Path(found.root).resolve():
+        raise ConfigError(f"{folder.root}: a run of {own}, not of {source}; choose another with --run")

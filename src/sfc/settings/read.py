@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -215,6 +215,19 @@ def write_settings(path: Path, config: Any) -> None:
     """Writes every setting of a dataclass, defaults included."""
     with atomic_write(path) as file:
         file.write(settings_text(asdict(config)).encode())
+
+
+@contextmanager
+def earlier_settings_kept(path: Path) -> Iterator[None]:
+    """Leaves saved settings as they were where a command is refused because of its own."""
+    earlier = path.read_bytes() if path.is_file() else b""
+    try:
+        yield
+    except ConfigError:
+        if earlier:
+            with atomic_write(path) as file:
+                file.write(earlier)
+        raise
 
 
 def settings_text(values: Mapping[str, Any]) -> str:

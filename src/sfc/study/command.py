@@ -18,7 +18,7 @@ from sfc.pipeline import STAGES
 from sfc.refine.methods import REFINERS
 from sfc.run.files import write_json
 from sfc.run.provenance import versions
-from sfc.settings.read import load_settings, options_of, parse, write_settings
+from sfc.settings.read import earlier_settings_kept, load_settings, options_of, parse, write_settings
 from sfc.signs.stage import JUDGE
 from sfc.study.page import write_page
 from sfc.study.statistics import rows_of
@@ -44,7 +44,10 @@ def study_command(parser: ArgumentParser, arguments: list[str]) -> int:
         raise SFCError("name a recipe with --config NAME, or a data set")
     if options.seeds < 1 or options.first_seed < 0 or options.processes < 1:
         raise ConfigError("--seeds and --processes are at least 1, --first-seed at least 0")
-    config = load_settings(RunConfig, recipes, options_of(given, RunConfig))
+    changes = options_of(given, RunConfig)
+    if "seed" in changes:
+        raise ConfigError("--seed has no say in a study: --first-seed is the first of its seeds, --seeds how many")
+    config = load_settings(RunConfig, recipes, changes)
     if options.source:
         config = replace(config, data=detect(Path(options.source), config.data))
     checked(config)
@@ -53,10 +56,11 @@ def study_command(parser: ArgumentParser, arguments: list[str]) -> int:
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     trials = trials_of(folder, config.methods, seeds)
     settings = folder / "config.yaml"
-    write_settings(settings, config)
     stages = [stage.name for stage in STAGES]
     chosen = [*stages[: stages.index(options.until) + 1], JUDGE.name, "evaluate"]
-    run_trials(trials, settings, chosen, options.processes, only_scored=_masks_suffice(options.until, config))
+    with earlier_settings_kept(settings):
+        write_settings(settings, config)
+        run_trials(trials, settings, chosen, options.processes, only_scored=_masks_suffice(options.until, config))
     scores = {
         method: {trial.seed: trial.scores() for trial in trials if trial.method == method} for method in config.methods
     }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from sfc.errors import SFCError
+from sfc.errors import ConfigError, SFCError
 from sfc.evaluate.scores import Scores, read_scores
 from sfc.run.folder import RunFolder
 
@@ -91,4 +91,5 @@ def _run(trial: Trial, settings: Path, stages: Sequence[str], threads: int, only
     try:
         run(config, trial.folder, stages, only_scored=only_scored)
     except SFCError as error:
-        raise SFCError(f"seed {trial.seed}, {trial.method}: {error}") from error
+        kind = ConfigError if isinstance(error, ConfigError) else SFCError
+        raise kind(f"seed {trial.seed}, {trial.method}: {error}") from error
