@@ -65,8 +65,8 @@ def settle(
         budget: for a plan that is made now, as `--budget` takes it.
 
     Raises:
-        SFCError: nothing is named; the folder is no run, or one of another data set; a budget, and neither a plan to make nor
-            one that was made for it.
+        SFCError: nothing is named; the folder is no run, or one of another data set; a budget, and neither a plan to
+            make nor one that was made for it.
     """
     if not (source or run or recipes):
         raise SFCError("name a data set, a recipe with --config NAME, or a run folder with --run FOLDER")
