@@ -140,6 +140,19 @@ def test_a_stopped_training_ends_with_the_same_network(
     assert all(np.array_equal(mask, masks(refined, "irn")[name]) for name, mask in masks(finished, "irn").items())
 
 
+def test_what_another_method_left_does_not_stop_the_scores(refined: Path, recipe: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(refined, tmp_path / "run"))
+    chosen = config(recipe, method="crf")
+    whole = [score.what for score in evaluated(folder, chosen).masks]
+    (folder / "sfc/masks/irn/train/3.png").unlink()  # stopped before its end
+    rest = [score.what for score in evaluated(folder, chosen).masks]
+    assert [what for what in whole if what not in rest] == ["walk"]
+    other = replace(chosen.refine.irn, steps=3)  # type: ignore[attr-defined]
+    assert evaluated(folder, config(recipe, method="crf", irn=other)).masks[-1].what == "relation labels"
+    with pytest.raises(ConfigError, match=r"refine\.irn\.steps"):
+        evaluated(folder, config(recipe, method="irn", irn=other))
+
+
 def test_the_walk_can_be_set_anew_without_another_network(refined: Path, recipe: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(refined, tmp_path / "run"))
     network, before = folder / "sfc/relation/checkpoint.pt", masks(refined, "irn")

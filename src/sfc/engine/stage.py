@@ -208,7 +208,7 @@ def drive(job: Job, stage: Stage, note: str = "") -> None:
         job.require(name)
     names = stage.writes(job)
     job.fabric.barrier()  # nobody writes before everybody has looked
-    if names and all(_is_complete(job, name) for name in names):
+    if names and all(is_complete(job, name) for name in names):
         _announce(job, f"{job.title}: {stage.name}: already there")
         return
     for name in names:
@@ -232,7 +232,12 @@ def finish_training(job: Job, name: str, facts: Mapping[str, Any]) -> None:
     job.fabric.barrier()
 
 
-def _is_complete(job: Job, name: str) -> bool:
+def is_complete(job: Job, name: str) -> bool:
+    """Whether an artifact is there whole, from what is there now.
+
+    Raises:
+        ConfigError: it, or what it was made from, was made from something else.
+    """
     if not job.is_there(name):
         return False
     artifact = job.artifacts[name]

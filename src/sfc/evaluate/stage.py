@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sfc.engine.stage import Job, Stage
+from sfc.engine.stage import Job, Stage, is_complete
+from sfc.errors import ConfigError
+from sfc.refine.stage import REFINE, masks_name
 
 if TYPE_CHECKING:
     from sfc.data.records import DataSet
@@ -57,7 +59,7 @@ def _with_refined_masks(entry: Scores, dataset: DataSet, job: Job) -> Scores:
 
     masks: list[MaskScore] = []
     for method, refiner in REFINERS.items():
-        if not job.is_there(f"masks/{method}"):
+        if not _counts(job, masks_name(method)):
             continue
         cam = fused_name(job.config.refine.label_lambda)
         rows = [
@@ -68,6 +70,16 @@ def _with_refined_masks(entry: Scores, dataset: DataSet, job: Job) -> Scores:
             folder = job.folder.masks(method)
             masks.append(evaluate_masks(dataset, folder, what, entry.class_groups, undecided=undecided))
     return replace(entry, masks=masks)
+
+
+def _counts(job: Job, masks: str) -> bool:
+    """Whether masks are scored: those of the chosen method, and of another one where they are whole and of today."""
+    if masks in REFINE.writes(job):
+        return job.is_there(masks)
+    try:
+        return is_complete(job, masks)
+    except ConfigError:  # made before with other settings
+        return False
 
 
 def _with_segmenter(entry: Scores, dataset: DataSet, job: Job) -> Scores:
