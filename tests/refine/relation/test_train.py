@@ -100,6 +100,19 @@ def test_training_learns_where_the_halves_meet(tmp_path: Path) -> None:
     assert float(at_border) > 1.5 * float(torch.cat([edge[2:-2, 2:5], edge[2:-2, 12:14]], dim=1).mean())
 
 
+def test_a_crop_without_pairs_is_refused(tmp_path: Path) -> None:
+    radius, stride = CONFIG.radius, 4
+    least = 2 * (radius - 1) * stride + 1
+    for crop, refused in ((least - 1, True), (least, False)):
+        config = replace(CONFIG, input=replace(CONFIG.input, crop=crop))
+        if refused:
+            with pytest.raises(ConfigError, match=f"needs crops of {least} pixels or more"):
+                train(tmp_path / f"run{crop}", config)
+        else:
+            train(tmp_path / f"run{crop}", config)
+            assert any(float(row["total"]) > 0 for row in rows(tmp_path / f"run{crop}"))
+
+
 def test_edges_are_trained_as_they_were_beside_displacements(tmp_path: Path) -> None:
     """Recorded when the displacements were still trained along; bit for bit on the machine that recorded it."""
     saved = train(tmp_path / "run")

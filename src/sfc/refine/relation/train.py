@@ -17,6 +17,7 @@ from sfc.data.records import DataSet, input_hash
 from sfc.engine.checkpoint import load_finished
 from sfc.engine.fit import Batch, Training, fit
 from sfc.engine.optimiser import ParameterGroup
+from sfc.errors import ConfigError
 from sfc.networks.backbone import Backbone
 from sfc.refine.relation.config import OF_THE_WALK, RelationConfig
 from sfc.refine.relation.loss import pair_counts, relation_loss
@@ -97,11 +98,13 @@ def train_relation_network(
         title: shown beside the progress bar.
 
     Raises:
+        ConfigError: a crop is too small for pairs of the radius.
         ConfigError, CheckpointError, DataError, SFCError: see `sfc.engine.fit.fit`.
     """
     torch.manual_seed(seed)
     # Where a checkpoint holds every weight, the file or network that the first ones came from is not needed again.
     net = RelationNetwork(backbone(blank=(folder / CHECKPOINT).exists()))
+    _refuse_no_pairs(config, net.stride)
     training = Training(
         objective=RelationObjective(net, config.radius),
         model=net,
@@ -116,6 +119,16 @@ def train_relation_network(
         before_step=BatchMaker(fabric, config.radius, net.stages.backbone.pixels),
     )
     fit(fabric, training, config.training, machine, folder, title)
+
+
+def _refuse_no_pairs(config: RelationConfig, stride: int) -> None:
+    """Pairs start `radius` cells from the sides of a crop, see `relation_loss`; without one nothing is learnt."""
+    least = 2 * (config.radius - 1) * stride + 1
+    if config.input.crop < least:
+        raise ConfigError(
+            f"refine.irn.input.crop is {config.input.crop}: a radius of {config.radius} needs crops of {least} pixels "
+            "or more; choose larger ones or a smaller refine.irn.radius"
+        )
 
 
 def load_relation_network(config: RelationConfig, folder: Path, backbone: MakeBackbone, seed: int) -> RelationNetwork:
