@@ -25,7 +25,7 @@ from sfc.classify.train import train_classifier
 from sfc.config import RunConfig, load_config
 from sfc.data.readers.splits import read_data
 from sfc.engine.checkpoint import load_checkpoint
-from sfc.errors import CheckpointError, ConfigError, SFCError
+from sfc.errors import CheckpointError, ConfigError, DataError, SFCError
 from sfc.evaluate.scores import read_scores
 from sfc.evaluate.tables import print_scores
 from sfc.pipeline import EVERYTHING, run
@@ -171,6 +171,22 @@ def test_changed_data_is_refused(finished: Path, config: RunConfig, squares: Pat
     with pytest.raises(ConfigError, match=rf"classify was made from something else {words}"):
         run(replace(config, data=replace(config.data, root=str(moved))), finished)
     assert snapshot(finished, ".pt", ".cam", "scores.json") == before
+
+
+def test_a_photograph_mended_after_the_first_fault_is_trained_on(
+    config: RunConfig, squares: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(squares, tmp_path / "data"))
+    broken = next(data.glob("**/train/4.png"))
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-30])
+    own = replace(config, methods=("cam",), data=replace(config.data, root=str(data)))
+    with pytest.raises(DataError, match=r"4\.png"):
+        run(own, tmp_path / "run", ("classify",))
+    broken.write_bytes(whole)
+    run(own, tmp_path / "run", ("classify",))
+    images = json.loads((tmp_path / "run/cam/classify/images.json").read_text())
+    assert images["train/4"][1] == len(whole)
 
 
 def test_cams_of_other_weights_are_not_scored(finished: Path, config: RunConfig) -> None:

@@ -46,6 +46,7 @@ class Works:
 
     def grow(self, job: Job) -> None:
         self._enter("grow")
+        self._stop("seed")
         path = job.path("plant") / "checkpoint.pt"
         path.write_text(f"{job.config.water} {job.config.soil}")
         self._stop("plant")
@@ -93,7 +94,7 @@ def _plant(job: Job) -> list[Artifact]:
         return {"soil": job.config.soil}
 
     settings = {"grow": {"water": job.config.water, "light": job.config.light}}
-    return [Artifact("plant", "grown plant", settings, facts=facts, is_training=True)]
+    return [Artifact("plant", "grown plant", settings, facts=facts, advice="repot it", is_training=True)]
 
 
 def _fresh(job: Job) -> list[Artifact]:
@@ -260,8 +261,28 @@ def test_what_was_made_from_something_else_is_refused_and_names_it(
 def test_other_data_is_refused_and_named(go: Callable[..., list[str]]) -> None:
     go(*EVERYTHING)
     for stage in EVERYTHING:
-        with pytest.raises(ConfigError, match=r"toy/plant was made from something else \(soil changed since\): delete"):
+        with pytest.raises(
+            ConfigError, match=r"toy/plant was made from something else \(soil changed since\): repot it"
+        ):
             go(stage, config=Toy(soil="sand"))
+
+
+def test_a_training_without_a_checkpoint_binds_nobody(go: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Whoever mended a file, a tag or a setting after the first fault goes on."""
+    with pytest.raises(SFCError, match="stopped in seed"):
+        go("grow", stop_in="seed")
+    other = Toy(soil="sand", water=2)
+    assert go("grow", "pick", config=other) == ["grow", "pick"]
+    assert note(tmp_path / "toy/plant")["inputs"] == {"soil": "sand"}
+    with pytest.raises(ConfigError, match="soil changed since"):
+        go("grow", config=Toy(water=2))
+
+
+def test_an_unfinished_training_of_other_data_can_only_begin_again(go: Callable[..., list[str]]) -> None:
+    with pytest.raises(SFCError, match="stopped in plant"):
+        go("grow", stop_in="plant")
+    with pytest.raises(ConfigError, match=r"toy/plant .*\(soil changed since\): delete it to make it again"):
+        go("grow", config=Toy(soil="sand"))
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def _classify(job: Job) -> None:
     from sfc.classify.train import checkpoint_choice, train_classifier
 
     config, images = job.config, job.folder.classify / IMAGES
-    if job.fabric.is_global_zero and not images.exists():
+    if job.fabric.is_global_zero and not (job.folder.classify / CHECKPOINT).exists():
         write_json(images, described(job.data.train))
     train_classifier(
         job.fabric,

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
+BEGIN_AGAIN = "delete it to make it again, or choose another run folder"
+AMEND = "`sfc amend {run}` takes it away, so that `sfc run` makes it again; or choose another run folder"
+"""Advice where photographs or tags changed that nothing learnt from."""
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -48,7 +52,7 @@ class Artifact:
     inputs: tuple[str, ...] = ()
     facts: Callable[[], Mapping[str, Any]] = dict
     explain: Callable[[], str] = lambda: ""
-    advice: str = "delete it to make it again, or choose another run folder"
+    advice: str = BEGIN_AGAIN
     is_training: bool = False
     missing: Callable[[], Path | None] = lambda: None
     made_by: str = ""
@@ -107,6 +111,13 @@ class Job:
         note = read_note(self.path(name))
         return None if note is None else note.get("finished")
 
+    def has_begun(self, name: str) -> bool:
+        """Whether there are files of an artifact; a training that was stopped before its first checkpoint left none."""
+        note = read_note(self.path(name))
+        if note is None or not self.artifacts[name].is_training:
+            return note is not None
+        return "finished" in note or (self.path(name) / CHECKPOINT).exists()
+
     def is_there(self, name: str) -> bool:
         """Whether an artifact was begun, from what is there now.
 
@@ -114,15 +125,15 @@ class Job:
             ConfigError: it, or what it was made from, was made from something else.
         """
         note = read_note(self.path(name))
-        if note is None:
+        if note is None or not self.has_begun(name):
             return False
         artifact = self.artifacts[name]
         for other in artifact.inputs:
             self.is_there(other)
         require_same(self.path(name) / NOTE, note["settings"], artifact.settings)
-        require_inputs(
-            self.path(name), note["inputs"], self.expected(name)["inputs"], artifact.advice, artifact.explain
-        )
+        is_unfinished = artifact.is_training and "finished" not in note
+        advice = BEGIN_AGAIN if is_unfinished else artifact.advice
+        require_inputs(self.path(name), note["inputs"], self.expected(name)["inputs"], advice, artifact.explain)
         return True
 
     def require(self, name: str) -> None:
@@ -189,7 +200,7 @@ def refuse_changed_settings(job: Job, stages: Sequence[Stage]) -> None:
     names = [name for stage in stages for name in (*stage.reads(job), *stage.writes(job))]
     for name in dict.fromkeys(names):
         note = read_note(job.path(name))
-        if note is not None:
+        if note is not None and job.has_begun(name):
             require_same(job.path(name) / NOTE, note["settings"], job.artifacts[name].settings)
 
 

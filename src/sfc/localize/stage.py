@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sfc.classify.stage import corrections
-from sfc.engine.stage import Artifact, Job, Stage, each_missing
+from sfc.classify.stage import INPUT, corrections
+from sfc.data.records import input_hash
+from sfc.engine.stage import AMEND, Artifact, Job, Stage, each_missing
 from sfc.settings.read import plain_values
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+    from typing import Any
 
     from sfc.data.records import Record
 
@@ -34,12 +36,17 @@ def _artifacts(job: Job) -> list[Artifact]:
 
 
 def _cams(job: Job, split: str) -> Artifact:
+    def images() -> Mapping[str, Any]:
+        # Those of training are in the classifier, which is among the inputs.
+        return corrections(job) if split == "train" else {INPUT: input_hash(job.data.split(split))}
+
     return Artifact(
         f"cams/{split}",
         f"CAMs of {split}",
         {"localize": plain_values(asdict(job.config.localize))},
         inputs=("classify",),
-        facts=(lambda: corrections(job)) if split == "train" else dict,
+        facts=images,
+        advice=AMEND.format(run=job.folder.root.parent) if split != "train" else Artifact.advice,
         missing=lambda: _missing_cams(job, split),
     )
 
