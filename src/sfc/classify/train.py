@@ -27,9 +27,9 @@ from sfc.engine.checkpoint import load_checkpoint, load_finished
 from sfc.engine.fit import Batch, Training, fit
 from sfc.engine.optimiser import ParameterGroup, warmup_steps
 from sfc.engine.order import steps_per_epoch
-from sfc.engine.processes import synchronise_norms
 from sfc.errors import ConfigError
 from sfc.networks.quickening import compile_gradients
+from sfc.networks.stand_in import synchronise_norms
 from sfc.run.folder import CHECKPOINT
 from sfc.settings.read import plain_values
 from sfc.settings.shared import NONE, MachineConfig, weight_options
@@ -177,7 +177,7 @@ def train_classifier(
     steps = steps_per_epoch(len(train), config.training)
     loss = build_loss(config, label_matrix, steps)
     _freeze_unused(net, loss)
-    net = synchronise_norms(fabric, net)
+    synchronise_norms(fabric, net)
     compile_gradients(fabric, net)
     batches = BatchMaker(config, net, seed, fabric.global_rank)
     observers: list[Callable[[int], None]] = []

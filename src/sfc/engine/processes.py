@@ -6,11 +6,10 @@ import os
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -24,8 +23,6 @@ PATIENCE = timedelta(hours=24)
 
 POLL = 2.0
 """Seconds between two looks whether the parent of a process is still there."""
-
-Net = TypeVar("Net", bound=nn.Module)
 
 
 @contextmanager
@@ -102,17 +99,3 @@ def prepared_for_inference(fabric: Fabric, net: nn.Module) -> None:
     """Moves a network to this process's device, in the memory layout that is fastest there."""
     net.to(fabric.device)
     net.to(memory_format=torch.channels_last)
-
-
-def synchronise_norms(fabric: Fabric, net: Net) -> Net:
-    """Ordinary batch norm over all GPUs, for a network in training mode; CPU processes cannot, and say so once."""
-    if fabric.world_size == 1 or not any(isinstance(m, nn.BatchNorm2d) and m.training for m in net.modules()):
-        return net
-    if fabric.device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(net)
-    if fabric.is_global_zero:
-        warnings.warn(
-            "batch norm is not synchronised between CPU processes: each normalises by its own share of the batch",
-            stacklevel=2,
-        )
-    return net

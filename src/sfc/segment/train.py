@@ -18,10 +18,10 @@ from sfc.engine.checkpoint import load_finished
 from sfc.engine.fit import Batch, Training, fit
 from sfc.engine.optimiser import ParameterGroup, warmup_steps
 from sfc.engine.order import repeat_weights
-from sfc.engine.processes import synchronise_norms
 from sfc.errors import SFCError
 from sfc.networks.backbone import Backbone
 from sfc.networks.quickening import compile_gradients
+from sfc.networks.stand_in import synchronise_norms
 from sfc.run.folder import CHECKPOINT
 from sfc.segment.config import SegmentConfig
 from sfc.segment.loss import Size, label_counts, pyramid, segmentation_losses
@@ -131,7 +131,7 @@ def train_segmenter(
     torch.manual_seed(seed)
     # Where a checkpoint holds every weight, the file or network that the first ones came from is not needed again.
     net = build_segmenter(config.network, len(train.classes) + 1, classifier, blank=begun)
-    net = synchronise_norms(fabric, net)
+    synchronise_norms(fabric, net)
     compile_gradients(fabric, net)
     share = max(1, config.training.batch // fabric.world_size)
     # In parts is the same as at once, but for batch norms that learn.
