@@ -454,6 +454,23 @@ def test_losses_that_are_read_seldom_are_the_same_and_stop_before_the_weights_ar
     assert all(torch.isfinite(value).all() for value in saved["model"].values())
 
 
+@pytest.mark.parametrize("together", [1, 3, 1000])
+def test_steps_whose_losses_are_read_together_share_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("sfc.engine.training_log.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr("sfc.engine.fit.steps_between_reads", lambda device: together)
+
+    def wait(batch: dict, host: dict, step: int) -> dict:
+        clock[0] += 2
+        return batch
+
+    train(tmp_path, CONFIG, before_step=wait)
+    with (tmp_path / "log.csv").open() as file:
+        assert [float(row["images_per_second"]) for row in csv.DictReader(file)] == [8 / 2] * 30
+
+
 def test_state_of_the_optimiser_goes_where_the_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`Fabric.setup` moves weights to their device; another dtype stands for it here."""
 

@@ -205,14 +205,15 @@ class _Fit:
         Raises:
             SFCError: a loss is not finite.
         """
-        for step, losses, learning_rate in pending:
-            values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+        read = [dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True)) for _, losses, _ in pending]
+        current = self.config.batch / log.seconds_each(len(pending))
+        for (step, _, learning_rate), values in zip(pending, read, strict=True):
             if not math.isfinite(values["total"]):
                 raise SFCError(
                     f"the loss is {values['total']} at step {step}: lower training.learning_rate; "
                     f"the last checkpoint ({self.checkpoint}) is from before"
                 )
-            log.record(step, values, learning_rate, self.config.batch)
+            log.record(step, values, learning_rate, current)
         pending.clear()
 
     def _step(self, objective: nn.Module, optimiser: Any, batch: Batch, step: int) -> dict[str, Tensor]:

@@ -91,13 +91,16 @@ class TrainingLog:
         self.file = self.path.open("a", newline="", buffering=1)  # whoever looks sees every step
         self.has_header = bool(kept)
 
-    def record(self, step: int, losses: Mapping[str, float], learning_rate: float, images: int) -> None:
-        """One step: a CSV row, the bar, and now and then an event."""
-        if not self.active or self.file is None:
-            return
+    def seconds_each(self, steps: int) -> float:
+        """What each of the steps since the last call took: where their losses are read together, equal shares."""
         now = time.perf_counter()
         seconds, self.last = now - self.last, now
-        current = images / max(seconds, 1e-9)
+        return max(seconds / steps, 1e-9)
+
+    def record(self, step: int, losses: Mapping[str, float], learning_rate: float, current: float) -> None:
+        """One step, at so many images a second: a CSV row, the bar, and now and then an event."""
+        if not self.active or self.file is None:
+            return
         self.rate = current if self.rate is None else 0.9 * self.rate + 0.1 * current
         row = {"step": step, **losses, "learning_rate": learning_rate, "images_per_second": current}
         try:
