@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import statistics
 import sys
 import tempfile
@@ -19,6 +20,8 @@ import torch
 
 from sfc.data.readers.splits import Data
 from sfc.data.records import evenly
+from sfc.engine.image_work import MOST_AT_ONCE
+from sfc.engine.order import steps_per_epoch
 from sfc.engine.processes import make_fabric
 from sfc.engine.stage import Job, Stage, drive
 from sfc.evaluate.stage import EVALUATE
@@ -30,6 +33,7 @@ from sfc.signs.stage import JUDGE
 
 if TYPE_CHECKING:
     from sfc.config import RunConfig
+    from sfc.settings.shared import TrainingConfig
 
 STEPS, WARM_UP = 8, 3
 """Of each training; the first ones start workers and compile."""
@@ -78,9 +82,9 @@ def rehearse(config: RunConfig, data: Data) -> Costs:
     machine = replace(config.machine, devices=1, nodes=1)
     with tempfile.TemporaryDirectory(prefix="sfc-plan-") as folder, redirect_stderr(io.StringIO()):
         fabric = make_fabric(machine)
-        at_once = torch.get_num_threads()
+        at_once = min(torch.get_num_threads(), MOST_AT_ONCE)
         few = _a_few(data.at_most(config.longest), max(PHOTOGRAPHS, PHOTOGRAPHS_A_THREAD * at_once))
-        job = jobs_of(fabric, _briefly(config), RunFolder(Path(folder)))[0]
+        job = jobs_of(fabric, _briefly(config, len(few.train)), RunFolder(Path(folder)))[0]
         job.data = few
         for stage in STAGES:
             drive(job, stage)
@@ -89,14 +93,23 @@ def rehearse(config: RunConfig, data: Data) -> Costs:
         return _costs(job, again, at_once)
 
 
-def _briefly(config: RunConfig) -> RunConfig:
-    """A few steps of each training: the photographs are fewer than a batch, so an epoch is a step."""
+def _briefly(config: RunConfig, photographs: int) -> RunConfig:
+    """A few steps of each training."""
     classify, segment = config.classify, config.segment
+    epochs = [_epochs(photographs, training) for training in (classify.training, segment.training)]
     return replace(
         config,
-        classify=replace(classify, training=replace(classify.training, epochs=STEPS, picture_every=0)),
-        segment=replace(segment, training=replace(segment.training, epochs=STEPS)),
+        classify=replace(classify, training=replace(classify.training, epochs=epochs[0], picture_every=0)),
+        segment=replace(segment, training=replace(segment.training, epochs=epochs[1])),
     )
+
+
+def _epochs(photographs: int, training: TrainingConfig) -> int:
+    """Epochs that have at least `STEPS` steps: as many, where the photographs are fewer than two batches.
+
+    A second one always: on a GPU the steps of an epoch share one time, and that of the first has the warm-up in it.
+    """
+    return 1 + math.ceil((STEPS - 1) / steps_per_epoch(photographs, training))
 
 
 def _a_few(data: Data, count: int) -> Data:
