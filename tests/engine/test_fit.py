@@ -514,6 +514,19 @@ def test_full_disk_is_one_sentence_and_keeps_the_old_checkpoint(
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
+def test_threads_are_those_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning, where it launches processes, shares the cores out among them."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr(Fabric, "launch", lambda self: torch.set_num_threads(2))
+    try:
+        make_fabric(replace(CPU, threads=3))
+        assert torch.get_num_threads() == 3
+        make_fabric(replace(CPU, threads=0))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_machine_without_a_gpu_says_so() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")

@@ -58,8 +58,6 @@ def make_fabric(machine: MachineConfig) -> Fabric:
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     several = machine.devices * machine.nodes > 1
-    if machine.threads:
-        torch.set_num_threads(machine.threads)
     try:
         fabric = Fabric(
             accelerator=machine.accelerator,
@@ -69,6 +67,9 @@ def make_fabric(machine: MachineConfig) -> Fabric:
             precision="bf16-mixed" if precision_of(machine) == "bf16" else "32-true",
         )
         fabric.launch()
+        if machine.threads:
+            # Where Lightning launches processes, it has just shared the cores out among them.
+            torch.set_num_threads(machine.threads)
         if fabric.local_rank > 0:
             threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     except (RuntimeError, ValueError) as error:
