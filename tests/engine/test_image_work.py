@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -113,12 +114,31 @@ def test_threads_are_shared_out_and_given_back() -> None:
 
 
 @pytest.mark.parametrize(("free", "expected"), [(64, 8), (8, 6), (2, 1), (0.1, 1)])
-def test_no_more_images_are_in_work_than_fit(free: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_images_are_in_work_than_fit(
+    free: float, expected: int, fabric: Fabric, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Photographs of 500 x 375 at twice their size, as the recipe for VOC has them."""
     memory = SimpleNamespace(available=int(free * 2**30))
     monkeypatch.setattr(image_work.psutil, "virtual_memory", lambda: memory)
-    assert image_work.fitting(image_work.BYTES_A_PIXEL * 500 * 375 * 4) == expected
-    assert image_work.fitting(0) == image_work.MOST_AT_ONCE
+    assert image_work.fitting(fabric, image_work.BYTES_A_PIXEL * 500 * 375 * 4) == expected
+    assert image_work.fitting(fabric, 0) == image_work.MOST_AT_ONCE
+
+
+@pytest.mark.parametrize(
+    ("host", "gpu", "kept", "processes", "expected"),
+    [(64, 64, 0, 1, 8), (64, 8, 0, 1, 6), (64, 2, 6, 1, 6), (8, 64, 0, 1, 6), (64, 8, 0, 8, 6), (64, 64, 0, 8, 6)],
+)
+def test_images_fit_into_the_memory_of_a_gpu_too(
+    host: int, gpu: int, kept: int, processes: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host's is for all processes; `kept` are what torch has on the GPU without using it."""
+    fabric: Any = SimpleNamespace(device=torch.device("cuda", 0), world_size=processes)
+    memory = SimpleNamespace(available=host * 2**30)
+    monkeypatch.setattr(image_work.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gpu * 2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: (kept + 1) * 2**30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2**30)
+    assert image_work.fitting(fabric, image_work.BYTES_A_PIXEL * 500 * 375 * 4) == expected
 
 
 def test_the_largest_image_says_what_is_needed(tmp_path: Path) -> None:

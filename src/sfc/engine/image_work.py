@@ -55,11 +55,19 @@ def memory_of_each_batch(batches: Sequence[Batch], pixels: int, largest_scale: f
     return max(alone, together) if any(len(batch) > 1 for batch in batches) else alone
 
 
-def fitting(bytes_each: float) -> int:
-    """How many images may be in work at the same time, by the memory that is free now; at least one."""
+def fitting(fabric: Fabric, bytes_each: float) -> int:
+    """How many images may be in work at the same time, by the memory that is free now; at least one.
+
+    Processes share the host's; where each works on a GPU of its own, the image has to fit there too.
+    """
     if not bytes_each:
         return MOST_AT_ONCE
-    return max(1, min(MOST_AT_ONCE, int(SHARE * psutil.virtual_memory().available / bytes_each)))
+    free = psutil.virtual_memory().available / fabric.world_size
+    if fabric.device.type == "cuda":
+        # What torch keeps for later, after a training say, is free too.
+        kept = torch.cuda.memory_reserved(fabric.device) - torch.cuda.memory_allocated(fabric.device)
+        free = min(free, torch.cuda.mem_get_info(fabric.device)[0] + kept)
+    return max(1, min(MOST_AT_ONCE, int(SHARE * free / bytes_each)))
 
 
 @contextmanager
@@ -152,7 +160,7 @@ def work_through(
             bar.update(task, advance=images)
 
         others = [batch for batch in share if batch[0].id not in apart]
-        _in_threads(others, fitting(bytes_each * fabric.world_size), work, failures, done)
+        _in_threads(others, fitting(fabric, bytes_each), work, failures, done)
         _in_threads(large, 1, work, failures, done)
     # All processes stop together: one that ended early would take the others with it.
     counted = fabric.all_reduce(torch.tensor(failures.count, device=fabric.device), reduce_op="sum")
