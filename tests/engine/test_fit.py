@@ -433,6 +433,42 @@ def test_loss_that_is_not_finite_stops_before_the_weights_are_spoilt(tmp_path: P
     assert all(torch.isfinite(value).all() for value in saved["model"].values())
 
 
+class Steep(torch.autograd.Function):
+    """The identity, with a gradient that is no number."""
+
+    @staticmethod
+    def forward(context: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(context: object, gradient: Tensor) -> Tensor:
+        return gradient * float("nan")
+
+
+@pytest.mark.parametrize(("steep", "message"), [(7, "weights are no longer finite after"), (5, "the loss is nan at")])
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_saved(
+    tmp_path: Path, steep: int, message: str
+) -> None:
+    """Also that of the last step before a checkpoint, whose loss is finite."""
+    this, seen = training(), []
+    loss = this.objective.forward
+
+    def forward(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        losses = loss(x, y)
+        return {**losses, "total": Steep.apply(losses["total"])} if seen[-1] == steep else losses
+
+    def watched(batch: dict, host: dict, step: int) -> dict:
+        seen.append(step)
+        return batch
+
+    this.objective.forward, this.before_step = forward, watched
+    with pytest.raises(SFCError, match=f"^{message} step [67]: lower training.learning_rate; the last checkpoint "):
+        fit(make_fabric(CPU), this, CONFIG, CPU, tmp_path, "test")
+    saved = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert saved["step"] == 4
+    assert all(torch.isfinite(value).all() for value in saved["model"].values())
+
+
 def test_losses_that_are_read_seldom_are_the_same_and_stop_before_the_weights_are_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

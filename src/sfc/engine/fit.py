@@ -118,7 +118,7 @@ def fit(
         ConfigError: the folder holds a run of other settings.
         CheckpointError: its checkpoint is damaged.
         DataError: an image cannot be read.
-        SFCError: the loss is no longer a finite number.
+        SFCError: the loss, or a weight that would be saved, is no longer a finite number.
         KeyboardInterrupt: SIGINT or SIGTERM; what was done is saved (see `Interruption`).
     """
     _Fit(fabric, job, config, machine, folder).run(title)
@@ -191,6 +191,8 @@ class _Fit:
                 pending.append((step, losses, optimiser.param_groups[0]["lr"]))
                 if is_due or len(pending) == self.read_every or done % self.per_epoch == 0:
                     self._record(log, pending)
+                if is_due:
+                    self._require_finite_weights(step)
                 if done % self.per_epoch == 0 and self.job.after_epoch is not None:
                     self.job.after_epoch(done // self.per_epoch)
                     objective.train()
@@ -209,12 +211,23 @@ class _Fit:
         current = self.config.batch / log.seconds_each(len(pending))
         for (step, _, learning_rate), values in zip(pending, read, strict=True):
             if not math.isfinite(values["total"]):
-                raise SFCError(
-                    f"the loss is {values['total']} at step {step}: lower training.learning_rate; "
-                    f"the last checkpoint ({self.checkpoint}) is from before"
-                )
+                raise self._diverged(f"the loss is {values['total']} at step {step}")
             log.record(step, values, learning_rate, current)
         pending.clear()
+
+    def _require_finite_weights(self, step: int) -> None:
+        """Refuses to save what no training can go on from: a finite loss may have a gradient that is not.
+
+        Between two checkpoints the loss of the next step tells, and no step waits for it.
+
+        Raises:
+            SFCError: a weight is not finite.
+        """
+        if not torch.stack([weight.isfinite().all() for weight in self.job.model.parameters()]).all():
+            raise self._diverged(f"weights are no longer finite after step {step}")
+
+    def _diverged(self, what: str) -> SFCError:
+        return SFCError(f"{what}: lower training.learning_rate; the last checkpoint ({self.checkpoint}) is from before")
 
     def _step(self, objective: nn.Module, optimiser: Any, batch: Batch, step: int) -> dict[str, Tensor]:
         """One optimiser step; returns the loss terms, which are still on the device."""
