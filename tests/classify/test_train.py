@@ -19,7 +19,14 @@ from sfc.classify.config import ClassifierTrainingConfig, ClassifyConfig, InputC
 from sfc.classify.losses.prototype import PrototypeSettings
 from sfc.classify.losses.scale import ScaleSettings
 from sfc.classify.network import SFCNetwork
-from sfc.classify.train import build_network, checkpoint_choice, coefficient, load_classifier, train_classifier
+from sfc.classify.train import (
+    BatchMaker,
+    build_network,
+    checkpoint_choice,
+    coefficient,
+    load_classifier,
+    train_classifier,
+)
 from sfc.config import RunConfig
 from sfc.data.images import PngMask
 from sfc.data.records import DataSet, Record
@@ -206,6 +213,18 @@ def test_bank_draws_change_what_is_trained_on(tmp_path: Path) -> None:
     assert not same_weights(train(tmp_path / "on", CONFIG, data), train(tmp_path / "off", off, data))
 
 
+def test_processes_share_the_bank_images_of_a_step() -> None:
+    net, config = build_network(CONFIG.classify.network, 3), replace(CONFIG.classify, bank_draws=4)
+    images = {"image": torch.zeros(2, 3, 48, 48, dtype=torch.uint8), "label": torch.eye(3)[:2]}
+    batch = {**images, "rectangle": torch.tensor([[0, 0, 48, 48]] * 2)}
+    for world, expected in ((1, 4), (2, 2), (4, 1)):
+        made = [BatchMaker(config, net, 0, rank, world)(batch, batch, 0) for rank in range(world)]
+        assert [len(each["image"]) - 2 for each in made] == [expected] * world
+    with pytest.raises(ConfigError, match=r"^classify\.bank_draws 4 cannot be shared equally by 3 processes$"):
+        BatchMaker(config, net, 0, 0, 3)
+    BatchMaker(replace(config, bank_draws=0), net, 0, 0, 3)
+
+
 def test_selection_by_ground_truth_is_labelled(tmp_path: Path) -> None:
     data = squares(tmp_path / "images")
     config = with_training(CONFIG, select="ground_truth", epochs=2)
@@ -315,6 +334,9 @@ from functools import partialmethod
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import test_train as t
+from sfc.classify.bank import ImageBank
+draw = ImageBank.draw
+ImageBank.draw = lambda bank, count, random: print(f"drawn: {{count}}") or draw(bank, count, random)
 machine = replace(t.CONFIG.machine, devices=int(sys.argv[2]))
 # `compact` has no published weights: the word only says that its norms are kept.
 config = t.with_classify(t.with_network(t.CONFIG, weights={weights!r}), bank_draws={draws})
@@ -348,6 +370,7 @@ def test_two_processes_have_the_losses_of_one_with_the_same_global_batch(tmp_pat
 def test_processes_with_ordinary_norms_say_that_a_cpu_does_not_synchronise_them(tmp_path: Path) -> None:
     result = run_processes(tmp_path, 2, frozen=False, draws=2)
     assert result.stderr.count("batch norm is not synchronised between CPU processes") == 1
-    # Each process keeps its own bank.
+    # Each process keeps its own bank, and draws its share of a step's images from it.
+    assert result.stdout.count("drawn: 1") == 2 * 12
     rank = list((tmp_path / "run2").glob("checkpoint.rank1.*.pt"))
     assert [path.name for path in rank] == ["checkpoint.rank1.step12.pt"]

@@ -95,7 +95,8 @@ class ClassifyConfig:
     """Stage 1: train the classifier.
 
     Args:
-        bank_draws: images drawn from the image bank and appended to each batch; 0 switches the bank off.
+        bank_draws: images drawn from the image bank and appended to each batch, over all processes; 0 switches the
+            bank off.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)

@@ -113,10 +113,17 @@ class SFCObjective(nn.Module):
 
 
 class BatchMaker:
-    """Turns a loaded batch into the objective's input: bank images, normalisation, size of the batch."""
+    """Turns a loaded batch into the objective's input: bank images, normalisation, size of the batch.
 
-    def __init__(self, config: ClassifyConfig, net: SFCNetwork, seed: int, rank: int) -> None:
+    Raises:
+        ConfigError: the bank images of a step cannot be shared equally by `world` processes.
+    """
+
+    def __init__(self, config: ClassifyConfig, net: SFCNetwork, seed: int, rank: int, world: int = 1) -> None:
+        if config.bank_draws % world:
+            raise ConfigError(f"classify.bank_draws {config.bank_draws} cannot be shared equally by {world} processes")
         self.config, self.seed, self.rank = config, seed, rank
+        self.draws = config.bank_draws // world
         self.pixels = net.backbone.pixels
         self.bank = ImageBank(net.num_classes)
 
@@ -126,9 +133,9 @@ class BatchMaker:
     def __call__(self, batch: Batch, host: Batch, step: int) -> Batch:
         """A step's batch on its device: uint8 images in, float images out."""
         image, label, rectangle = batch["image"], batch["label"], batch["rectangle"]
-        if self.config.bank_draws:
+        if self.draws:
             self.bank.put(image, label, rectangle, host["label"])
-            drawn = self.bank.draw(self.config.bank_draws, self._random(BANK_STREAM, step, self.rank))
+            drawn = self.bank.draw(self.draws, self._random(BANK_STREAM, step, self.rank))
             if drawn is not None:
                 image, label, rectangle = (
                     torch.cat(parts) for parts in zip((image, label, rectangle), drawn, strict=True)
@@ -179,7 +186,7 @@ def train_classifier(
     _freeze_unused(net, loss)
     synchronise_norms(fabric, net)
     compile_gradients(fabric, net)
-    batches = BatchMaker(config, net, seed, fabric.global_rank)
+    batches = BatchMaker(config, net, seed, fabric.global_rank, fabric.world_size)
     observers: list[Callable[[int], None]] = []
     if config.training.select == "ground_truth":
         observers.append(GroundTruthSelection(fabric, net, scoring, machine, folder))
