@@ -81,9 +81,31 @@ def test_files_of_somebody_else_stay(write: Write, tmp_path: Path) -> None:
     export_labelme(predictions, tmp_path / "out")
     (tmp_path / "out" / "b.json").write_text('{"shapes": [], "imagePath": "b.jpg"}')
     (tmp_path / "out" / "a.json").unlink()
-    with pytest.raises(SFCError, match=r"b\.json: is there and was not written by an export"):
+    with pytest.raises(SFCError, match=r"b\.json: was not written by an export"):
         export_labelme(predictions, tmp_path / "out")
     assert not (tmp_path / "out" / "a.json").exists()
+
+
+@pytest.mark.parametrize("change", ["a point", "a label", "a flag", "no shape", "the mark of earlier versions"])
+def test_outlines_that_were_corrected_by_hand_stay(change: str, write: Write, tmp_path: Path) -> None:
+    predictions = write(tmp_path, {"a": blobs()})
+    export_labelme(predictions, tmp_path / "out")
+    path = tmp_path / "out" / "a.json"
+    content = json.loads(path.read_text())
+    if change == "a point":
+        content["shapes"][0]["points"][0][0] += 0.5
+    elif change == "a label":
+        content["shapes"][0]["label"] = "dog"
+    elif change == "a flag":
+        content["flags"]["looked at"] = True
+    elif change == "no shape":
+        content["shapes"].clear()
+    else:
+        content["writtenBy"] = "sfc"
+    path.write_text(json.dumps(content))
+    with pytest.raises(SFCError, match=r"a\.json: .* or was changed since; name another folder"):
+        export_labelme(predictions, tmp_path / "out")
+    assert json.loads(path.read_text()) == content
 
 
 def test_cvat(write: Write, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -21,6 +23,9 @@ TOLERANCE = 0.75
 """Pixels by which an outline may leave the edges of the mask: every step of a staircase would be a point otherwise."""
 LABELME_VERSION, CVAT_VERSION = "5.5.0", "1.1"
 """Of the formats."""
+MARK = "writtenBy"
+"""Key of a LabelMe file that says it is as an export wrote it. LabelMe keeps the key when outlines are corrected, so it
+holds a digest of all the rest."""
 
 
 def export_labelme(predictions: Predictions, folder: Path, min_area: int = 1) -> None:
@@ -31,17 +36,17 @@ def export_labelme(predictions: Predictions, folder: Path, min_area: int = 1) ->
 
     Args:
         predictions: the masks; one is in memory at a time.
-        folder: gets the files; those of an earlier export are replaced.
+        folder: gets the files; those of an earlier export are replaced, unless somebody has changed them since.
         min_area: regions of fewer pixels are left out.
 
     Raises:
         DataError: a mask is damaged.
-        SFCError: a file is there that LabelMe or somebody else wrote, or cannot be written.
+        SFCError: a file is there that LabelMe or somebody else wrote or changed, or one cannot be written.
     """
     paths = {identity: artifact_path(folder, identity, ".json") for identity, _ in predictions.images}
     for path in paths.values():
         if path.exists() and not _is_ours(path):
-            raise SFCError(f"{path}: is there and was not written by an export; name another folder")
+            raise SFCError(f"{path}: was not written by an export, or was changed since; name another folder")
     for identity, image, mask in predictions.masks():
         shapes = [
             {
@@ -54,7 +59,7 @@ def export_labelme(predictions: Predictions, folder: Path, min_area: int = 1) ->
             }
             for k, points in _outlines(mask, len(predictions.classes), min_area)
         ]
-        content = {
+        content: dict[str, Any] = {
             "version": LABELME_VERSION,
             "flags": {},
             "shapes": shapes,
@@ -62,17 +67,23 @@ def export_labelme(predictions: Predictions, folder: Path, min_area: int = 1) ->
             "imageData": None,
             "imageHeight": mask.shape[0],
             "imageWidth": mask.shape[1],
-            "writtenBy": "sfc",
         }
+        content[MARK] = _mark(content)
         with atomic_write(paths[identity]) as file:
             file.write(json.dumps(content, ensure_ascii=False, indent=1).encode())
 
 
+def _mark(content: Mapping[str, Any]) -> str:
+    return f"sfc {hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}"
+
+
 def _is_ours(path: Path) -> bool:
+    """Whether a file is as an export wrote it."""
     try:
-        return bool(json.loads(path.read_text(encoding="utf-8")).get("writtenBy") == "sfc")
-    except (OSError, ValueError, AttributeError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return False
+    return isinstance(content, dict) and content.pop(MARK, None) == _mark(content)
 
 
 def export_cvat(predictions: Predictions, path: Path, min_area: int = 1) -> None:
