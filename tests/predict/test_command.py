@@ -278,6 +278,18 @@ def test_a_folder_that_holds_its_own_predictions(squares_run: Path, photos: Path
         assert len(masks(photos / "predictions")) == 4
 
 
+def test_masks_of_somebody_else_are_not_overwritten(
+    squares_run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = tmp_path / "set" / "masks" / "0.png"
+    truth.parent.mkdir(parents=True)
+    truth.write_bytes(b"drawn by hand")
+    assert predict(squares_run, photos / "0.png", "--out", tmp_path / "set") == 2
+    error = capsys.readouterr().err
+    assert f"{truth.parent}: was not written by sfc predict, which would write there; choose another --out" in error
+    assert [path.read_bytes() for path in (tmp_path / "set").rglob("*") if path.is_file()] == [b"drawn by hand"]
+
+
 def test_a_full_disk_in_the_middle_of_a_large_photograph_stops_with_a_sentence(
     squares_run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,12 @@ from PIL import Image
 from sfc.data.images import mask_path, write_mask
 from sfc.data.records import artifact_path
 from sfc.pictures.overlay import overlay
+from sfc.predict.folder import IMAGES_FILE, MASKS_FOLDER
 from sfc.run.files import atomic_write
+
+PROBABILITIES_FOLDER, OVERLAYS_FOLDER, GALLERY_FOLDER = "probabilities", "overlays", "gallery"
+FOLDERS = (MASKS_FOLDER, PROBABILITIES_FOLDER, OVERLAYS_FOLDER, GALLERY_FOLDER)
+"""What `sfc predict` makes in its folder."""
 
 
 class Strip(NamedTuple):
@@ -47,6 +52,13 @@ class Outputs:
     folder: Path
     probabilities: bool = False
     overlays: bool = False
+
+    def taken(self) -> Path | None:
+        """Something in the folder that has a name of what will be written there; None where there is nothing."""
+        for path in (self.folder / name for name in (*FOLDERS, IMAGES_FILE)):
+            if path.is_file() or (path.is_dir() and any(path.iterdir())):
+                return path
+        return None
 
     def finished(self, identity: str, image: Path) -> bool:
         """Whether a photograph has everything that is wanted, made since it last changed."""
@@ -96,13 +108,13 @@ class Outputs:
 
     def mask(self, identity: str) -> Path:
         """The mask of a photograph."""
-        return mask_path(self.folder / "masks", identity)
+        return mask_path(self.folder / MASKS_FOLDER, identity)
 
     def _probabilities(self, identity: str) -> Path:
-        return artifact_path(self.folder / "probabilities", identity, ".npy")
+        return artifact_path(self.folder / PROBABILITIES_FOLDER, identity, ".npy")
 
     def _overlay(self, identity: str) -> Path:
-        return artifact_path(self.folder / "overlays", identity, ".jpg")
+        return artifact_path(self.folder / OVERLAYS_FOLDER, identity, ".jpg")
 
 
 class _ArrayFile:

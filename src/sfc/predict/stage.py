@@ -20,7 +20,7 @@ from sfc.errors import ConfigError, DataError, SFCError
 from sfc.gallery.gallery import Entry, write_gallery
 from sfc.kernels.compiling import compile_once
 from sfc.predict.folder import CLASSES_FILE, IMAGES_FILE, read_images
-from sfc.predict.outputs import Outputs
+from sfc.predict.outputs import GALLERY_FOLDER, Outputs
 from sfc.predict.sources import Source
 from sfc.refine.crf.dense import compile_kernels
 from sfc.run.files import atomic_write, write_json
@@ -40,14 +40,17 @@ def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outpu
 
     Raises:
         ConfigError: probabilities are wanted of a source that has none, or the folder holds predictions of other
-            weights, classes or settings.
+            weights, classes or settings, or masks that are none of predictions.
         DataError: the folder's list of photographs is damaged, or an id of it is another photograph now.
         SFCError: some photographs were at fault, and all others are done.
     """
     if outputs.probabilities and not source.has_probabilities:
         raise ConfigError("probabilities are to be written, but CAMs are none; only a segmenter has them")
     origin = {"classes": list(source.classes), **source.origin()}
+    taken = outputs.taken()
     is_there = require_file(outputs.folder / CLASSES_FILE, origin)
+    if taken and not is_there:
+        raise ConfigError(f"{taken}: was not written by sfc predict, which would write there; choose another --out")
     fabric.barrier()  # nobody writes before everybody has looked
     if not is_there and fabric.is_global_zero:
         write_json(outputs.folder / CLASSES_FILE, origin)
@@ -128,4 +131,4 @@ def write_page(outputs: Outputs, classes: Sequence[str]) -> Path:
         for identity, image in images.items()
         if outputs.has_mask(identity)
     ]
-    return write_gallery(outputs.folder / "gallery", f"{len(entries):,} masks", entries, classes)
+    return write_gallery(outputs.folder / GALLERY_FOLDER, f"{len(entries):,} masks", entries, classes)
