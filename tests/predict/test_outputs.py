@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfc.data.images import read_mask
+from sfc.data.images import mask_doubt, read_mask, write_mask
 from sfc.data.pixels import doubt
 from sfc.errors import DataError, SFCError
-from sfc.predict.outputs import Outputs, Strip, overlay
+from sfc.predict.outputs import Outputs, Strip, file_note, overlay
 
 PHOTO = Path("gone.jpg")
 IMAGE = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
@@ -31,7 +31,7 @@ def strips(heights: tuple[int, ...] = (12, 1, 17)) -> Iterator[Strip]:
 def test_mask_probabilities_and_overlay_from_strips(tmp_path: Path) -> None:
     outputs = Outputs(tmp_path, probabilities=True, overlays=True)
     assert not outputs.finished("sub/ü", PHOTO)
-    outputs.write("sub/ü", IMAGE, 3, strips())
+    outputs.write("sub/ü", IMAGE, "", 3, strips())
     assert outputs.finished("sub/ü", PHOTO)
     np.testing.assert_array_equal(read_mask(tmp_path / "masks/sub/ü.png", 2), PROBABILITIES.argmax(axis=0))
     with Image.open(tmp_path / "masks/sub/ü.png") as mask:
@@ -45,21 +45,54 @@ def test_mask_probabilities_and_overlay_from_strips(tmp_path: Path) -> None:
 
 
 def test_only_what_is_wanted(tmp_path: Path) -> None:
-    Outputs(tmp_path).write("a", IMAGE, 3, strips())
+    Outputs(tmp_path).write("a", IMAGE, "", 3, strips())
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a.png"]
     assert Outputs(tmp_path).finished("a", PHOTO)
     assert not Outputs(tmp_path, overlays=True).finished("a", PHOTO)
     assert not Outputs(tmp_path, probabilities=True).finished("a", PHOTO)
 
 
-def test_a_photograph_that_changed_is_not_finished(tmp_path: Path) -> None:
-    photo = tmp_path / "a.jpg"
+def predicted(outputs: Outputs, photo: Path) -> None:
+    outputs.write("a", IMAGE, file_note(photo), 3, strips())
+
+
+@pytest.mark.parametrize("change", ["newer", "older", "of another size"])
+def test_a_photograph_that_changed_is_not_finished(change: str, tmp_path: Path) -> None:
+    photo, outputs = tmp_path / "a.jpg", Outputs(tmp_path / "out")
     photo.write_bytes(b"first")
-    outputs = Outputs(tmp_path / "out")
-    outputs.write("a", IMAGE, 3, strips())
+    predicted(outputs, photo)
     assert outputs.finished("a", photo)
-    later = (tmp_path / "out/masks/a.png").stat().st_mtime_ns + 10**9
-    os.utime(photo, ns=(later, later))
+    time = photo.stat().st_mtime_ns
+    if change == "of another size":
+        photo.write_bytes(b"second")
+    time += {"newer": 10**9, "older": -(10**12), "of another size": 0}[change]
+    os.utime(photo, ns=(time, time))
+    assert not outputs.finished("a", photo)
+    predicted(outputs, photo)
+    assert outputs.finished("a", photo)
+
+
+def test_nothing_is_left_of_another_photograph(tmp_path: Path) -> None:
+    photo, everything = tmp_path / "a.jpg", Outputs(tmp_path / "out", probabilities=True, overlays=True)
+    photo.write_bytes(b"first")
+    predicted(everything, photo)
+    predicted(Outputs(tmp_path / "out", overlays=True), photo)
+    assert everything.finished("a", photo)
+    photo.write_bytes(b"second")
+    predicted(Outputs(tmp_path / "out", overlays=True), photo)
+    assert not everything.finished("a", photo)
+    assert not (tmp_path / "out/probabilities/a.npy").exists()
+    assert Outputs(tmp_path / "out", overlays=True).finished("a", photo)
+
+
+def test_masks_of_nobody_knows_what_are_made_again(tmp_path: Path) -> None:
+    photo, outputs = tmp_path / "a.jpg", Outputs(tmp_path / "out")
+    photo.write_bytes(b"first")
+    write_mask(outputs.mask("a"), np.zeros((3, 3), np.uint8), 0.5)
+    assert not outputs.finished("a", photo)
+    predicted(outputs, photo)
+    assert mask_doubt(outputs.mask("a")) is not None
+    outputs.mask("a").write_bytes(b"damaged")
     assert not outputs.finished("a", photo)
 
 
@@ -69,14 +102,14 @@ def test_a_source_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
         raise DataError("photo.jpg", "went away")
 
     with pytest.raises(DataError, match="went away"):
-        Outputs(tmp_path, probabilities=True, overlays=True).write("a", IMAGE, 3, broken())
+        Outputs(tmp_path, probabilities=True, overlays=True).write("a", IMAGE, "", 3, broken())
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "masks").write_text("in the way")
     with pytest.raises(SFCError, match=r"masks/a\.png: cannot be written"):
-        Outputs(tmp_path).write("a", IMAGE, 3, strips())
+        Outputs(tmp_path).write("a", IMAGE, "", 3, strips())
 
 
 def test_an_overlay_colours_classes_and_leaves_background(tmp_path: Path) -> None:

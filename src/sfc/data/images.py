@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from sfc.data.palette import write_mask_png
+from sfc.data.palette import check_mask_header, write_mask_png
 from sfc.data.records import IGNORE, artifact_path
 from sfc.errors import DataError
 from sfc.run.files import atomic_write
@@ -115,7 +115,7 @@ def read_mask(path: Path, num_classes: int, size: tuple[int, int] | None = None)
         DataError: as `read_image`; not such a PNG; another size; a value that is no class.
     """
     with _opened(path, formats=("PNG",)) as image:
-        _check_mask_header(path)
+        check_mask_header(path)
         mask = _turn(np.array(image), _orientation(image, path))
     if size is not None and mask.shape != size:
         raise DataError(path, f"the mask is {_by(mask.shape)} but its image is {_by(size)} (after EXIF rotation)")
@@ -159,21 +159,31 @@ def mask_path(folder: Path, image_id: str) -> Path:
     return artifact_path(folder, image_id, ".png")
 
 
-def write_mask(path: Path, mask: np.ndarray, doubt: float | None = None) -> None:
+def write_mask(
+    path: Path, mask: np.ndarray, doubt: float | None = None, texts: Mapping[str, str] | None = None
+) -> None:
     """Writes uint8 [H, W] indices as a palette PNG in the VOC colours, atomically: viewers show classes, not black.
 
     Args:
         path: the file.
         mask: uint8 [H, W].
         doubt: how unsure it is (`sfc.data.pixels.doubt`); kept in the file as the text `doubt`.
+        texts: others to keep, by name.
 
     Raises:
         SFCError: the file cannot be written.
     """
     if mask.dtype != np.uint8 or mask.ndim != 2:
         raise ValueError(f"a mask is uint8 [H, W], not {mask.dtype} {list(mask.shape)}")
+    how_sure = {} if doubt is None else {DOUBT: f"{doubt:.4f}"}
     with atomic_write(path) as file:
-        write_mask_png(file, mask, None if doubt is None else {DOUBT: f"{doubt:.4f}"})
+        write_mask_png(file, mask, {**how_sure, **(texts or {})})
+
+
+def mask_texts(path: Path) -> dict[str, str]:
+    """The texts that `write_mask` kept, by name. Raises DataError: the file is missing or damaged."""
+    with _opened(path, ("PNG",)) as image:
+        return {str(name): text for name, text in image.info.items() if isinstance(text, str)}
 
 
 def mask_doubt(path: Path) -> float | None:
@@ -182,10 +192,9 @@ def mask_doubt(path: Path) -> float | None:
     Raises:
         DataError: the file is missing or damaged.
     """
-    with _opened(path, ("PNG",)) as image:
-        text = image.info.get(DOUBT)
+    text = mask_texts(path).get(DOUBT)
     try:
-        return float(text) if isinstance(text, str) else None
+        return None if text is None else float(text)
     except ValueError:
         return None
 
@@ -301,16 +310,6 @@ def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
     if values.min() < 0 or values.max() > 65535:
         raise DataError(path, "images of more than 16 bits a channel are not supported")
     return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
-
-
-def _check_mask_header(path: Path) -> None:
-    """Refuses what is not a palette or 8-bit grayscale PNG: Pillow would silently stretch 2- and 4-bit grayscale."""
-    with path.open("rb") as file:
-        depth, colour = file.read(26)[24:26]
-    if colour == 3 or (colour == 0 and depth == 8):
-        return
-    kind = {0: "grayscale", 2: "RGB", 4: "grayscale with alpha", 6: "RGBA"}.get(colour, "unknown")
-    raise DataError(path, f"a mask is a palette or 8-bit grayscale PNG of class indices, not {depth}-bit {kind}")
 
 
 def _by(size: tuple[int, ...]) -> str:

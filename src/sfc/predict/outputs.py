@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sfc.data.images import mask_path, write_mask
+from sfc.data.images import mask_path, mask_texts, write_mask
 from sfc.data.records import artifact_path
+from sfc.errors import DataError
 from sfc.pictures.overlay import overlay
 from sfc.predict.folder import IMAGES_FILE, MASKS_FOLDER
 from sfc.run.files import atomic_write
@@ -21,6 +22,20 @@ from sfc.run.files import atomic_write
 PROBABILITIES_FOLDER, OVERLAYS_FOLDER, GALLERY_FOLDER = "probabilities", "overlays", "gallery"
 FOLDERS = (MASKS_FOLDER, PROBABILITIES_FOLDER, OVERLAYS_FOLDER, GALLERY_FOLDER)
 """What `sfc predict` makes in its folder."""
+PHOTOGRAPH = "photograph"
+"""Name of the text of a mask's file that says which file it is of, see `file_note`."""
+
+
+def file_note(image: Path) -> str:
+    """Size and time of a photograph's file, which tell it from another under its name, an older one too.
+
+    Empty where there is no such file.
+    """
+    try:
+        found = image.stat()
+    except OSError:
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 class Strip(NamedTuple):
@@ -61,22 +76,31 @@ class Outputs:
         return None
 
     def finished(self, identity: str, image: Path) -> bool:
-        """Whether a photograph has everything that is wanted, made since it last changed."""
-        made = [path.stat().st_mtime_ns for path in self._paths(identity) if path.exists()]
-        if len(made) < len(self._paths(identity)):
-            return False
-        return not image.exists() or min(made) >= image.stat().st_mtime_ns
+        """Whether a photograph has everything that is wanted, made of the file that is there now, if one is."""
+        note = file_note(image)
+        is_complete = all(path.exists() for path in self._paths(identity))
+        return is_complete and (not note or self._made_of(identity) == note)
+
+    def _made_of(self, identity: str) -> str:
+        """`file_note` of the file that the mask is of; empty where nobody knows."""
+        try:
+            return mask_texts(self.mask(identity)).get(PHOTOGRAPH, "")
+        except DataError:
+            return ""
 
     def has_mask(self, identity: str) -> bool:
         """Whether a photograph has a mask."""
         return self.mask(identity).exists()
 
-    def write(self, identity: str, image: NDArray[np.uint8], num_labels: int, strips: Iterable[Strip]) -> None:
+    def write(
+        self, identity: str, image: NDArray[np.uint8], note: str, num_labels: int, strips: Iterable[Strip]
+    ) -> None:
         """Writes all of a photograph's files, each whole or not at all; the mask comes last.
 
         Args:
             identity: names the files.
             image: uint8 [H, W, 3].
+            note: `file_note` of its file, from before it was read.
             num_labels: channels of the probabilities.
             strips: the mask in strips, from top to bottom.
 
@@ -98,7 +122,11 @@ class Outputs:
         if self.overlays:
             with atomic_write(self._overlay(identity)) as file:
                 Image.fromarray(overlay(image, mask)).save(file, format="JPEG", quality=90)
-        write_mask(self.mask(identity), mask, in_doubt)
+        if self._made_of(identity) != note:
+            # What was not wanted now is left of another photograph.
+            for path in {self._probabilities(identity), self._overlay(identity)}.difference(self._paths(identity)):
+                path.unlink(missing_ok=True)
+        write_mask(self.mask(identity), mask, in_doubt, {PHOTOGRAPH: note})
 
     def _paths(self, identity: str) -> list[Path]:
         wanted = [self.mask(identity)]

@@ -20,7 +20,7 @@ from sfc.errors import ConfigError, DataError, SFCError
 from sfc.gallery.gallery import Entry, write_gallery
 from sfc.kernels.compiling import compile_once
 from sfc.predict.folder import CLASSES_FILE, IMAGES_FILE, read_images
-from sfc.predict.outputs import GALLERY_FOLDER, Outputs
+from sfc.predict.outputs import GALLERY_FOLDER, Outputs, file_note
 from sfc.predict.sources import Source
 from sfc.refine.crf.dense import compile_kernels
 from sfc.run.files import atomic_write, write_json
@@ -28,7 +28,7 @@ from sfc.run.origin import require_file
 
 
 def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outputs) -> None:
-    """Writes what is wanted of every photograph that lacks it; processes share the list by rank.
+    """Writes what is wanted of every photograph that lacks it or changed since; processes share the list by rank.
 
     A photograph at fault does not stop the others.
 
@@ -62,8 +62,9 @@ def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outpu
     prepared_for_inference(fabric, source.net)
 
     def work(record: Record) -> None:
-        image = read_image(record.image)
-        outputs.write(record.id, image, len(source.classes) + 1, source.strips(record, image, outputs.probabilities))
+        note, image = file_note(record.image), read_image(record.image)
+        strips = source.strips(record, image, outputs.probabilities)
+        outputs.write(record.id, image, note, len(source.classes) + 1, strips)
 
     where = f"the masks of all other photographs are in {outputs.folder / 'masks'}"
     try:
