@@ -85,7 +85,8 @@ def test_what_is_there_stays_and_a_broken_photograph_stops_no_other(
     assert predict(squares_run, photos, "--out", out, "--crf=true") == 2
     error = capsys.readouterr().err
     assert "settings.crf was None" in error
-    assert f"Choose another folder, or delete {out} to make its files again" in error
+    names = "predictions.json, images.csv, masks, probabilities, overlays, gallery"
+    assert f"Choose another folder, or delete {names} in {out} to make its files again" in error
     other = photos / "sub" / "0.png"
     shutil.copy(photos / "1.png", other)
     assert predict(squares_run, other, "--out", out) == 2
@@ -272,10 +273,11 @@ def test_one_sentence_for_every_mistake(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_holds_its_own_predictions(squares_run: Path, photos: Path) -> None:
+@pytest.mark.parametrize("out", ["predictions", ".", ".."])
+def test_predictions_in_or_above_the_folder_of_the_photographs(out: str, squares_run: Path, photos: Path) -> None:
     for _ in range(2):
-        assert predict(squares_run, photos, "--out", photos / "predictions", "--overlays=true") == 0
-        assert len(masks(photos / "predictions")) == 4
+        assert predict(squares_run, photos, "--out", photos / out, "--overlays=true") == 0
+        assert len(masks(photos / out)) == len(read_images(photos / out / "images.csv")) == 4
 
 
 def test_masks_of_somebody_else_are_not_overwritten(

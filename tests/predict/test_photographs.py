@@ -78,7 +78,7 @@ def test_what_was_predicted_is_not_predicted_again(photos: Path) -> None:
     out = photos / "predictions"
     (out / "masks").mkdir(parents=True)
     Image.new("L", (4, 4)).save(out / "masks" / "a.png")
-    found = find_photographs([str(photos), str(photos / "**" / "*.png")], ("cat",), "", out)
+    found = find_photographs([str(photos), str(photos / "**" / "*.png")], ("cat",), "", [out / "masks"])
     assert [record.id for record in found.records] == ["a", "holiday/b", "holiday/deep/ç d"]
 
 

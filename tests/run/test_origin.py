@@ -106,19 +106,19 @@ def test_settings_are_the_same_after_a_trip_through_a_file(settings: dict[str, A
 
 def test_require_file_compares_the_whole_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "made.json"
-    assert not require_file(path, {"a": 1})
+    assert not require_file(path, {"a": 1}, "masks")
     path.parent.mkdir()
     path.write_text('{"a": 1, "b": {"c": 2}}')
-    assert require_file(path, {"b": {"c": 2}, "a": 1})
-    advice = rf"Choose another folder, or delete {path.parent} to make its files again$"
+    assert require_file(path, {"b": {"c": 2}, "a": 1}, "masks")
+    advice = "Choose another folder, or delete masks to make its files again$"
     with pytest.raises(ConfigError, match=rf"^{path} was begun with other settings: b\.c was 2 and is 3\. {advice}"):
-        require_file(path, {"a": 1, "b": {"c": 3}})
+        require_file(path, {"a": 1, "b": {"c": 3}}, "masks")
     with pytest.raises(ConfigError, match=r"b was \{'c': 2\} and is None"):
-        require_file(path, {"a": 1})
+        require_file(path, {"a": 1}, "masks")
 
 
 @pytest.mark.parametrize("content", DAMAGE)
 def test_require_file_refuses_a_damaged_file(tmp_path: Path, content: str) -> None:
     (tmp_path / "made.json").write_text(content)
     with pytest.raises(ConfigError):
-        require_file(tmp_path / "made.json", {"a": 1})
+        require_file(tmp_path / "made.json", {"a": 1}, "masks")

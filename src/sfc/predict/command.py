@@ -78,7 +78,7 @@ def predict_command(parser: ArgumentParser, parsed: Namespace) -> int:
     machine: MachineConfig = parser.instantiate(parsed).machine
     source: Source = _cams(parsed, machine) if parsed.source == "cams" else _segmenter(parsed, machine)
     outputs = Outputs(Path(parsed.out), parsed.probabilities, parsed.overlays)
-    photographs = find_photographs(parsed.images, source.classes, parsed.root, outputs.folder)
+    photographs = find_photographs(parsed.images, source.classes, parsed.root, outputs.folders)
     fabric = make_fabric(machine)
     with one_message(fabric):
         predict(fabric, source, photographs, outputs)

@@ -20,8 +20,6 @@ from sfc.predict.folder import IMAGES_FILE, MASKS_FOLDER
 from sfc.run.files import atomic_write
 
 PROBABILITIES_FOLDER, OVERLAYS_FOLDER, GALLERY_FOLDER = "probabilities", "overlays", "gallery"
-FOLDERS = (MASKS_FOLDER, PROBABILITIES_FOLDER, OVERLAYS_FOLDER, GALLERY_FOLDER)
-"""What `sfc predict` makes in its folder."""
 PHOTOGRAPH = "photograph"
 """Name of the text of a mask's file that says which file it is of, see `file_note`."""
 
@@ -68,9 +66,15 @@ class Outputs:
     probabilities: bool = False
     overlays: bool = False
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Those that are made in the folder by `sfc predict`, whatever is wanted now."""
+        names = (MASKS_FOLDER, PROBABILITIES_FOLDER, OVERLAYS_FOLDER, GALLERY_FOLDER)
+        return tuple(self.folder / name for name in names)
+
     def taken(self) -> Path | None:
         """Something in the folder that has a name of what will be written there; None where there is nothing."""
-        for path in (self.folder / name for name in (*FOLDERS, IMAGES_FILE)):
+        for path in (*self.folders, self.folder / IMAGES_FILE):
             if path.is_file() or (path.is_dir() and any(path.iterdir())):
                 return path
         return None

@@ -16,7 +16,7 @@ SUFFIXES = (*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES))
 
 
 def find_photographs(
-    sources: Sequence[str], classes: Sequence[str], root: str = "", without: Path | None = None
+    sources: Sequence[str], classes: Sequence[str], root: str = "", without: Sequence[Path] = ()
 ) -> DataSet:
     """The photographs that `sources` name, each once, without labels.
 
@@ -29,7 +29,7 @@ def find_photographs(
         sources: at least one.
         classes: foreground classes of whatever will predict.
         root: where the paths in a list start; empty: the list's own folder.
-        without: a folder whose images are none of them: what is predicted must not be predicted again.
+        without: folders whose images are none of them: what is predicted must not be predicted again.
 
     Raises:
         DataError: a source or an image of a list is missing, or there twice; a source holds no image; two images have
@@ -37,13 +37,13 @@ def find_photographs(
     """
     records: dict[str, Record] = {}
     seen: set[Path] = set()
-    excluded = without.resolve() if without else None
+    excluded = {folder.resolve() for folder in without}
     for source in sources:
         try:
             found = [(place, image, folder, image.resolve()) for place, image, folder in _images_of(source, root)]
         except (OSError, ValueError) as error:
             raise DataError(ascii(source), f"cannot be looked up ({error})") from error
-        found = [entry for entry in found if excluded is None or not entry[3].is_relative_to(excluded)]
+        found = [entry for entry in found if excluded.isdisjoint(entry[3].parents)]
         if not found:
             raise DataError(source, "holds no image")
         for place, image, folder, resolved in found:

@@ -48,7 +48,8 @@ def predict(fabric: Fabric, source: Source, photographs: DataSet, outputs: Outpu
         raise ConfigError("probabilities are to be written, but CAMs are none; only a segmenter has them")
     origin = {"classes": list(source.classes), **source.origin()}
     taken = outputs.taken()
-    is_there = require_file(outputs.folder / CLASSES_FILE, origin)
+    names = ", ".join((CLASSES_FILE, IMAGES_FILE, *(folder.name for folder in outputs.folders)))
+    is_there = require_file(outputs.folder / CLASSES_FILE, origin, f"{names} in {outputs.folder}")
     if taken and not is_there:
         raise ConfigError(f"{taken}: was not written by sfc predict, which would write there; choose another --out")
     fabric.barrier()  # nobody writes before everybody has looked

@@ -79,30 +79,35 @@ def read_note(folder: Path) -> dict[str, Any] | None:
     path = folder / NOTE
     if not path.exists():
         return None
-    note = _read(path)
+    note = _read(path, str(folder))
     if not all(isinstance(note.get(key), dict) for key in ("settings", "inputs")):
         raise ConfigError(f"{path}: damaged; delete {folder} and make its files again")
     return note
 
 
-def require_file(path: Path, expected: Mapping[str, Any]) -> bool:
+def require_file(path: Path, expected: Mapping[str, Any], files: str) -> bool:
     """Refuses to go on with files that a JSON file says were made from something else; False if there is none.
+
+    Args:
+        path: the JSON file.
+        expected: what they would be made from now.
+        files: which they are, for the advice to delete them; something else may lie beside them.
 
     Raises:
         ConfigError: names what differs, or the file is damaged.
     """
     if not path.exists():
         return False
-    advice = f"Choose another folder, or delete {path.parent} to make its files again"
-    require_same(path, _read(path), expected, advice=advice)
+    advice = f"Choose another folder, or delete {files} to make its files again"
+    require_same(path, _read(path, files), expected, advice=advice)
     return True
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, files: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: damaged; delete {path.parent} and make its files again") from error
+        raise ConfigError(f"{path}: damaged; delete {files} and make its files again") from error
     return content if isinstance(content, dict) else {}
 
 
