@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sfc.check.fix import fix_table
 from sfc.cli import main
+from sfc.data.readers.detect import detect
+from sfc.data.readers.read import read_dataset
 from sfc.errors import DataError, SFCError
 
 GOOD = "image,labels,mask\na.jpg,cat;dog,\nb.jpg,,b.png\n"
@@ -42,6 +45,33 @@ def test_what_is_safe_is_mended(content: str | bytes, expected: str, words: str,
     assert table.read_bytes() == before
     assert fix_table(new, tmp_path / "again.csv") == []
     assert not (tmp_path / "again.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "new", "expected"),
+    [
+        ("train.tsv", "image\tlabels\n a.jpg\tcat\n", "new.tsv", "image\tlabels\na.jpg\tcat\n"),
+        ("train.TSV", "image,labels\na.jpg,cat\n", "new.TSV", "image\tlabels\na.jpg\tcat\n"),
+        ("train.tsv", "image\tlabels\n a.jpg\tcat\n", "new.csv", "image,labels\na.jpg,cat\n"),
+        ("train.csv", "image;labels\na.jpg;cat\n", "new.tsv", "image\tlabels\na.jpg\tcat\n"),
+        ("train.txt", "image,labels\na.jpg,cat\n", "new.csv", "image,labels\na.jpg,cat\n"),
+    ],
+)
+def test_a_table_has_the_separator_of_its_suffix(
+    name: str, content: str, new: str, expected: str, tmp_path: Path
+) -> None:
+    assert len(fix_table(write(tmp_path / name, content), tmp_path / new)) == 1
+    assert (tmp_path / new).read_text() == expected
+    assert fix_table(tmp_path / new, tmp_path / f"again{Path(new).suffix}") == []
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg")
+    assert read_dataset(detect(tmp_path / new), "train").classes == ("cat",)
+
+
+@pytest.mark.parametrize("name", ["new.jsonl", "new.txt", "new"])
+def test_what_is_no_table_of_cells_is_not_written(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SFCError, match=rf"{name}: the name of a mended table ends in \.csv or \.tsv"):
+        fix_table(write(tmp_path / "train.csv", "image;labels\na.jpg;cat\n"), tmp_path / name)
+    assert not (tmp_path / name).exists()
 
 
 def test_what_could_be_meant_stays(tmp_path: Path) -> None:

@@ -8,21 +8,22 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from sfc.data.readers.table import DELIMITERS
 from sfc.errors import DataError, SFCError
 from sfc.run.files import atomic_write
 
-DELIMITERS = ",;\t|"
+_TRIED = ",;\t|"
 
 
 def fix_table(path: Path, new: Path, separator: str = ";") -> list[str]:
-    """Writes a table as the reader wants it: UTF-8, commas, cells as many as columns, no row twice.
+    """Writes a table as the reader wants it: UTF-8, its suffix's separator, cells as many as columns, no row twice.
 
     Nothing that could be meant otherwise is touched: tags stay as they are, and an image that is listed twice with
     different tags is refused by `sfc check` as before.
 
     Args:
         path: the table, .csv or .tsv.
-        new: gets the mended one.
+        new: gets the mended one: .csv with commas, .tsv with tabs.
         separator: between the labels of an image, as the settings say.
 
     Returns:
@@ -30,13 +31,15 @@ def fix_table(path: Path, new: Path, separator: str = ";") -> list[str]:
 
     Raises:
         DataError: it cannot be read, or has no columns image and labels whatever is tried.
-        SFCError: the new table is there already, or cannot be written.
+        SFCError: the new table is there already, has another suffix, or cannot be written.
     """
+    if new.suffix.lower() not in DELIMITERS:
+        raise SFCError(f"{new}: the name of a mended table ends in {' or '.join(DELIMITERS)}")
     if new.exists() or new.resolve() == path.resolve():
         raise SFCError(f"{new}: is there already, and is not overwritten")
     text, mended = _decoded(path)
     delimiter = _delimiter(path, text)
-    if delimiter != ",":
+    if delimiter != DELIMITERS.get(path.suffix.lower()):
         mended.append(f"cells were separated by {'a tab' if delimiter == chr(9) else repr(delimiter)}")
     try:
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if any(row)]
@@ -96,7 +99,7 @@ def _delimiter(path: Path, text: str) -> str:
         DataError: nothing does.
     """
     first = next((line for line in text.splitlines() if line.strip()), "")
-    for delimiter in DELIMITERS:
+    for delimiter in _TRIED:
         names = {name.strip().strip('"').lower() for name in first.split(delimiter)}
         if {"image", "labels"} <= names:
             return delimiter
@@ -115,6 +118,6 @@ def _tidy(row: Sequence[str], header: Sequence[str], separator: str) -> list[str
 
 def _write(path: Path, rows: Sequence[Sequence[str]]) -> None:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, delimiter=DELIMITERS[path.suffix.lower()], lineterminator="\n").writerows(rows)
     with atomic_write(path) as file:
         file.write(text.getvalue().encode())

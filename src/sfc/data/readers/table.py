@@ -20,13 +20,14 @@ from sfc.data.readers.reader import Reader
 from sfc.data.records import DataSet, Record
 from sfc.errors import ConfigError, DataError
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+"""What stands between the cells of a table, by its suffix."""
 _JSON_LINES = (".jsonl", ".ndjson")
 
 CLASS_FILE = "classes.txt"
 """Beside a table: the class list, if the settings name no other."""
 
-TABLE_SUFFIXES = (*_DELIMITERS, *_JSON_LINES)
+TABLE_SUFFIXES = (*DELIMITERS, *_JSON_LINES)
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,7 @@ def _read_rows(path: Path, separator: str, on_fault: OnFault = refuse) -> list[_
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 text{_other_encoding(path)}"
         raise DataError(path, f"the table cannot be read ({reason})") from error
-    delimiter = _DELIMITERS.get(path.suffix.lower())
+    delimiter = DELIMITERS.get(path.suffix.lower())
     items = _json_lines(path, text) if delimiter is None else _delimited(path, text, delimiter)
     rows, faults = [], []
     for place, item in items:
