@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,6 +95,46 @@ def test_an_export_is_recognised_and_becomes_tables(name: str, tmp_path: Path) -
         prepare_tags(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"train": "images/train2017", "val": "images/val2017", "test": "images/test2017"},
+        {"path": "../datasets/coco", "train": "images/train2017", "val": ["images/val2017"], "test": None},
+        {"path": "/content/coco", "train": ["../images/train2017"], "val": "/content/coco/images/val2017"},
+        {"train": "train.txt", "val": "lists/val.txt", "test": ""},
+        {"train": ".", "val": "images\\val2017", "test": ["images/test2017", "images/new"]},
+        {"train": "images/train2017", "val": ["images/val2017", "images/train2017"]},
+    ],
+)
+def test_data_yaml_decides_the_split(settings: dict[str, Any], tmp_path: Path) -> None:
+    for folder in ("train2017", "val2017", "test2017", "new"):
+        photograph(tmp_path / "images" / folder / "a.jpg")
+        text(tmp_path / "labels" / folder / "a.txt", "0 0 0 1 1\n")
+    text(tmp_path / "train.txt", "./images/train2017/a.jpg\n\n")
+    text(tmp_path / "lists" / "val.txt", "/content/coco/images/val2017/a.jpg\n")
+    text(tmp_path / "data.yaml", json.dumps({"names": ["dog"], **settings}))
+    assert [path.name for path in prepare_tags(tmp_path)] == ["train.csv", "val.csv"]
+    assert (tmp_path / "train.csv").read_text() == "image,labels\nimages/train2017/a.jpg,dog\n"
+    assert (tmp_path / "val.csv").read_text() == "image,labels\nimages/val2017/a.jpg,dog\n"
+
+
+@pytest.mark.parametrize("settings", [{}, {"train": "../elsewhere", "val": "images/val"}, {"train": None, "val": 3}])
+def test_folders_decide_where_data_yaml_names_no_training_photographs(settings: dict[str, Any], tmp_path: Path) -> None:
+    ultralytics(tmp_path)
+    text(tmp_path / "dataset.yaml", json.dumps({"names": ["person", "dog"], **settings}))
+    prepare_tags(tmp_path)
+    assert (tmp_path / "train.csv").read_text() == "image,labels\nimages/train/a.jpg,dog;person\nimages/train/b.jpg,\n"
+    assert (tmp_path / "val.csv").read_text() == "image,labels\nimages/val/a.jpg,dog;person\n"
+
+
+def test_a_list_of_photographs_that_are_not_there(tmp_path: Path) -> None:
+    ultralytics(tmp_path)
+    text(tmp_path / "dataset.yaml", "names: [person, dog]\ntrain: train.txt\n")
+    text(tmp_path / "train.txt", "./images/train/a.jpg\n./images/train/gone.jpg\n")
+    with pytest.raises(DataError, match=r"train\.txt, line 2: names the photograph '.*gone\.jpg', which is not there"):
+        prepare_tags(tmp_path)
+
+
 def test_cvat(tmp_path: Path) -> None:
     photograph(tmp_path / "images" / "a.jpg")
     photograph(tmp_path / "b.jpg")
@@ -114,6 +155,7 @@ def test_cvat(tmp_path: Path) -> None:
         ("train/labels/a.txt", "dog 0 0 1 1", "begins with 'dog', which is no class"),
         ("data.yaml", "nc: 2", "has no list of class names"),
         ("data.yaml", "names: {.inf: dog}", "has no list of class names"),
+        ("data.yaml", "names: [a, dog", "is no YAML"),
         ("data.yaml", "names: [a;b, dog]", "the class 'a;b' holds ';'"),
     ],
 )

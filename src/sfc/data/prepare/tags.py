@@ -8,9 +8,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -79,12 +80,19 @@ def _write(path: Path, folder: Path, rows: Mapping[Path, set[str]]) -> None:
 
 
 def _yolo(folder: Path) -> Iterator[Tagged]:
-    names = _yolo_names(folder)
+    """The splits are those that data.yaml names; where it names none that is there, those of the folders' names."""
+    path, settings = _yolo_settings(folder)
+    names, splits = _yolo_names(path, settings), _yolo_splits(folder, settings)
     for image in images_below(folder):
         parts = list(image.relative_to(folder).parts)
         if "images" not in parts:
             continue
-        split = next((SPLITS[part] for part in parts if part in SPLITS), "train")
+        if "train" in splits.values():
+            split = next((splits[place] for place in (image, *image.parents) if place in splits), "")
+        else:
+            split = next((SPLITS[part] for part in parts if part in SPLITS), "train")
+        if not split:
+            continue
         parts[parts.index("images")] = "labels"
         label = folder.joinpath(*parts).with_suffix(".txt")
         lines = _text(label).splitlines() if label.is_file() else []
@@ -98,15 +106,66 @@ def _yolo(folder: Path) -> Iterator[Tagged]:
         yield split, image, tags
 
 
-def _yolo_names(folder: Path) -> dict[int, str]:
+def _yolo_settings(folder: Path) -> tuple[Path, dict[str, Any]]:
     path = next((folder / name for name in ("data.yaml", "dataset.yaml") if (folder / name).is_file()), None)
     if path is None:
         raise DataError(folder, "looks like YOLO's, but has no data.yaml, which names the classes")
     try:
-        names: Any = (yaml.safe_load(_text(path)) or {}).get("names")
+        content = yaml.safe_load(_text(path))
+    except (yaml.YAMLError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise DataError(path, "is damaged: it is no YAML") from error
+    return path, content if isinstance(content, dict) else {}
+
+
+def _yolo_names(path: Path, settings: Mapping[str, Any]) -> dict[int, str]:
+    names: Any = settings.get("names")
+    try:
         return {int(k): str(name) for k, name in (names.items() if isinstance(names, dict) else enumerate(names))}
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(path, "has no list of class names under the key names") from error
+
+
+def _yolo_splits(folder: Path, settings: Mapping[str, Any]) -> dict[Path, str]:
+    """The split of each folder, and of each photograph of a list, that data.yaml names and that is there.
+
+    What two splits name is the first one's: photographs that train are none to validate with.
+    """
+    found: dict[Path, str] = {}
+    root = str(settings.get("path") or "")
+    for key, split in SPLITS.items():
+        entry = settings.get(key)
+        for name in entry if isinstance(entry, list) else [entry]:
+            place = _yolo_place(folder, root, name) if name and isinstance(name, str) else None
+            if place is not None:
+                for one in _yolo_list(folder, place) if place.suffix.lower() == ".txt" else [place]:
+                    found.setdefault(one, split)
+    return found
+
+
+def _yolo_list(folder: Path, path: Path) -> Iterator[Path]:
+    root = path.parent.relative_to(folder).as_posix()
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        if name := line.strip():
+            image = _yolo_place(folder, root, name, least=1)
+            if image is None:
+                raise DataError(f"{path}, line {number}", f"names the photograph '{name}', which is not there")
+            yield image
+
+
+def _yolo_place(folder: Path, root: str, name: str, least: int = 0) -> Path | None:
+    """What a path of an export means here, which was made in another place: its longest end that is in the folder.
+
+    Args:
+        folder: of the export.
+        root: what a relative path begins from.
+        name: the path.
+        least: how many parts of it must be in the folder; 0: all of a relative one.
+    """
+    given, beginning = (PurePosixPath(text.replace("\\", "/")) for text in (name, root))
+    parts, own = ([part for part in path.parts if part not in ("/", "..")] for path in (beginning / given, given))
+    least = least or (1 if given.is_absolute() else len(own))
+    ends = (folder.joinpath(*parts[start:]) for start in range(len(parts) - least + 1))
+    return next((place for place in ends if os.path.exists(place)), None)
 
 
 def _roboflow_coco(folder: Path) -> Iterator[Tagged]:
