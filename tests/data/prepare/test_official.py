@@ -101,14 +101,25 @@ def test_voc_with_augmented_masks(archives: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_voc_with_sbd_in_any_order(order: tuple[int, int], archives: Path, tmp_path: Path) -> None:
-    names = [str(archives / name) for name in ("VOCtrainval_11-May-2012.tar", "benchmark.tgz")]
+@pytest.mark.parametrize("name", ["VOCtrainval_11-May-2012.tar", "voc2012.tar"])
+def test_voc_with_sbd_in_any_order(name: str, order: tuple[int, int], archives: Path, tmp_path: Path) -> None:
+    (archives / "VOCtrainval_11-May-2012.tar").rename(archives / name)
+    names = [str(archives / name), str(archives / "benchmark.tgz")]
     for _ in range(2):
         voc = prepare_voc(tmp_path / "root", [names[index] for index in order]).root
         expected = dict.fromkeys(TRAIN + VAL, 5) | dict.fromkeys(SBD_ONLY, 9)
         assert _values(voc) == expected
         assert np.array_equal(np.asarray(Image.open(voc / "SegmentationClassAug" / f"{SBD_ONLY[0]}.png")), _mask(9))
         assert read_ids(voc, "trainaug") == sorted(TRAIN + SBD_ONLY)
+
+
+def test_masks_of_sbd_wait_for_those_of_voc_after_an_interruption(archives: Path, tmp_path: Path) -> None:
+    """What was unpacked before it has the list of images, and not yet all masks."""
+    voc = Path(shutil.copytree(tmp_path / "voc" / "VOCdevkit", tmp_path / "root" / "VOCdevkit")) / "VOC2012"
+    shutil.rmtree(voc / "SegmentationClass")
+    (archives / "VOCtrainval_11-May-2012.tar").rename(archives / "voc2012.tar")
+    prepare_voc(tmp_path / "root", [str(archives / name) for name in ("benchmark.tgz", "voc2012.tar")])
+    assert _values(voc) == dict.fromkeys(TRAIN + VAL, 5) | dict.fromkeys(SBD_ONLY, 9)
 
 
 def test_voc_alone_says_what_is_missing(archives: Path, tmp_path: Path) -> None:

@@ -83,10 +83,10 @@ def prepare_voc(
         SFCError: an archive cannot be fetched, read, trusted or unpacked, or VOC itself is not among them.
     """
     archives = [*archives, *(VOC_ADDRESSES if download else ())]
-    # The other archives build on this one, whatever order they were named in.
-    archives.sort(key=lambda archive: not file_name(archive).startswith("VOCtrainval"))
     voc = root / VOC_FOLDER
-    notes = _unpack_all(root, archives, checksums or {}, partial(_voc_target, voc), "PASCAL VOC 2012")
+    # Which masks of SBD count depends on those that VOC has.
+    targets = (_voc_target, partial(_sbd_target, voc))
+    notes = _unpack_all(root, archives, checksums or {}, targets, "PASCAL VOC 2012")
     _require_voc(voc)
     if not (voc / AUGMENTED_MASKS).is_dir():
         notes.append("trainaug is not there: name SegmentationClassAug.zip or benchmark.tgz of SBD to get it")
@@ -118,7 +118,7 @@ def prepare_coco(
         SFCError: an archive cannot be fetched, read, trusted or unpacked.
     """
     archives = [*archives, *(coco_addresses(download) if download else ())]
-    notes = _unpack_all(root, archives, checksums or {}, _coco_target, "COCO 2014 or 2017")
+    notes = _unpack_all(root, archives, checksums or {}, (_coco_target,), "COCO 2014 or 2017")
     for split in _COCO_SPLITS:
         images, instances = (root / split).is_dir(), (root / "annotations" / f"instances_{split}.json").is_file()
         if images != instances:
@@ -130,17 +130,20 @@ def _unpack_all(
     root: Path,
     archives: Sequence[str],
     checksums: Mapping[str, str],
-    choose: Callable[[tuple[str, ...]], Target | None],
+    targets: Sequence[Callable[[tuple[str, ...]], Target | None]],
     what: str,
 ) -> list[str]:
-    """Fetches, checks and unpacks one archive after the other; returns notes."""
+    """Fetches and checks all archives, and unpacks those that hold anything for the first of `targets`.
+
+    Those that do not are then looked through for the next, and so on. Returns notes.
+    """
     if not archives:
         raise ConfigError(f"sfc prepare: name the archives of {what}, or ask for the download")
     names = [file_name(archive) for archive in archives]
     unknown = sorted(set(checksums) - set(names))
     if unknown:
         raise ConfigError(f"checksum of {unknown[0]}: no archive has this name; there are {', '.join(names)}")
-    notes = []
+    notes, waiting = [], []
     with _progress() as progress:
         for archive, name in zip(archives, names, strict=True):
             expected = checksums.get(name, _KNOWN_MD5.get(name, ""))
@@ -148,8 +151,11 @@ def _unpack_all(
             digest = _verify(path, archive, expected, progress)
             if not expected:
                 notes.append(f"{name} was not compared: no checksum is known; its SHA-256 is {digest}")
-            if unpack(path, root, choose, progress) == 0:
-                raise DataError(path, f"holds nothing of {what}")
+            waiting.append(path)
+        for choose in targets:
+            waiting = [path for path in waiting if unpack(path, root, choose, progress) == 0]
+    if waiting:
+        raise DataError(waiting[0], f"holds nothing of {what}")
     return notes
 
 
@@ -173,21 +179,25 @@ def _verify(path: Path, archive: str, expected: str, progress: Progress) -> str:
         raise DataError(path, f"{error.reason}; it was removed, so that the next call fetches it again") from error
 
 
-def _voc_target(voc: Path, parts: tuple[str, ...]) -> Target | None:
-    """Keeps what readers use of VOC itself, of SegmentationClassAug, or of SBD's class masks (cls/*.mat)."""
+def _voc_target(parts: tuple[str, ...]) -> Target | None:
+    """Keeps what readers use of VOC itself, or of SegmentationClassAug."""
     if "VOC2012" in parts:
         inside = parts[parts.index("VOC2012") + 1 :]
         keep = len(inside) > 1 and inside[0] in {*_VOC_PARTS, AUGMENTED_MASKS}
         return Target("/".join((VOC_FOLDER, *inside))) if keep else None
     path = PurePosixPath(*parts)
-    if path.parent.name == AUGMENTED_MASKS and path.suffix == ".png":
-        return Target(f"{VOC_FOLDER}/{AUGMENTED_MASKS}/{path.name}")
-    if path.parent.name == "cls" and path.suffix == ".mat":
-        _require_voc(voc)
-        # Where VOC has a mask of its own, that one counts.
-        is_official = (voc / "SegmentationClass" / f"{path.stem}.png").is_file()
-        return None if is_official else Target(f"{VOC_FOLDER}/{AUGMENTED_MASKS}/{path.stem}.png", _sbd_mask_to_png)
-    return None
+    is_mask = path.parent.name == AUGMENTED_MASKS and path.suffix == ".png"
+    return Target(f"{VOC_FOLDER}/{AUGMENTED_MASKS}/{path.name}") if is_mask else None
+
+
+def _sbd_target(voc: Path, parts: tuple[str, ...]) -> Target | None:
+    """Keeps SBD's class masks (cls/*.mat) of images of which VOC has none of its own."""
+    path = PurePosixPath(*parts)
+    if path.parent.name != "cls" or path.suffix != ".mat":
+        return None
+    _require_voc(voc)
+    is_official = (voc / "SegmentationClass" / f"{path.stem}.png").is_file()
+    return None if is_official else Target(f"{VOC_FOLDER}/{AUGMENTED_MASKS}/{path.stem}.png", _sbd_mask_to_png)
 
 
 def _coco_target(parts: tuple[str, ...]) -> Target | None:
