@@ -65,6 +65,18 @@ def test_labels_gaps_and_negatives(tmp_path: Path) -> None:
     assert data.class_counts().tolist() == [1, 0, 1]
 
 
+def test_a_byte_order_mark_moves_no_outline(tmp_path: Path) -> None:
+    config = write(
+        tmp_path, [annotation(10, 7, box(0, 0, 3, 2)), annotation(20, 3, box(1, 1, 3, 3))], ("a.jpg", "é.jpg")
+    )
+    path = tmp_path / "annotations" / "instances_train.json"
+    expected = [record.mask.load() for record in read_coco(config, "train").records]
+    path.write_text(json.dumps(json.loads(path.read_text()), ensure_ascii=False), encoding="utf-8-sig")
+    data = read_coco(config, "train")
+    assert [(record.id, record.labels) for record in data.records] == [("a", (1,)), ("é", (0,))]
+    np.testing.assert_array_equal([record.mask.load() for record in data.records], expected)
+
+
 def test_small_objects_lie_on_large_ones_whatever_the_order(tmp_path: Path) -> None:
     small, large = annotation(10, 90, box(2, 2, 4, 4)), annotation(10, 7, box(0, 0, 6, 6))
     expected = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)

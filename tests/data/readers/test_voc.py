@@ -104,6 +104,18 @@ def test_own_classes_and_limit(voc: Path) -> None:
     assert [(record.id, record.labels) for record in data.records] == [("2007_1", (0, 1))]
 
 
+def test_lists_with_byte_order_mark_and_ids_with_blanks(voc: Path) -> None:
+    for suffix in ("jpg", "xml", "png"):
+        for path in voc.rglob(f"2007_1.{suffix}"):
+            path.rename(path.with_stem("on the beach 1"))
+    text = "\ufeffon the beach 1 \r\n\r\n2007_2\r\n"
+    (voc / "ImageSets" / "Segmentation" / "own.txt").write_bytes(text.encode())
+    assert labels(voc, train="own", labels_from="xml-without-difficult") == {
+        "on the beach 1": ["person"],
+        "2007_2": ["cat"],
+    }
+
+
 def test_object_without_a_difficult_mark_counts(voc: Path) -> None:
     (voc / "Annotations" / "2007_1.xml").write_text("<annotation><object><name>sofa</name></object></annotation>")
     assert labels(voc, train="train", labels_from="xml-without-difficult") == {"2007_1": ["sofa"]}

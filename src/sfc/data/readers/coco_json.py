@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from sfc.errors import DataError
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _LISTS = ("images", "annotations", "categories")
+_MARK = codecs.BOM_UTF8.decode("latin-1")
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def read_item(path: Path, start: int, stop: int) -> dict[str, Any]:
 def _items(text: str) -> Iterator[Item]:
     """Walks over the keys of the outer object; raises ValueError where the text is no such JSON."""
     decode = json.JSONDecoder().raw_decode
-    position = _expect(text, 0, "{")
+    position = _expect(text, len(_MARK) if text.startswith(_MARK) else 0, "{")
     while True:
         key, position = decode(text, _skip(text, position))
         position = _expect(text, position, ":")

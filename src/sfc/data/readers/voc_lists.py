@@ -14,17 +14,18 @@ OFFICIAL_TRAINAUG = 10582
 
 
 def read_ids(voc_root: Path, split: str) -> list[str]:
-    """Image ids of ImageSets/Segmentation/{split}.txt, in its order, blank lines skipped.
+    """Image ids of ImageSets/Segmentation/{split}.txt, one a line, in its order; blank lines are skipped.
 
     Raises:
         DataError: the list is missing or cannot be read.
     """
     path = voc_root / "ImageSets" / "Segmentation" / f"{split}.txt"
     try:
-        return path.read_text(encoding="utf-8").split()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise DataError(path, f"the list of images cannot be read ({reason})") from error
+    return [identity for line in lines if (identity := line.strip())]
 
 
 def derive_trainaug(voc_root: Path) -> list[str]:
