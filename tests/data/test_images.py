@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from sfc.data.images import PngMask, image_size, read_image, read_mask, write_mask
 from sfc.errors import DataError, SFCError
@@ -83,6 +85,47 @@ def test_exif_after_the_pixels_of_a_png_is_honoured(tmp_path: Path) -> None:
     path.write_bytes(buffer.getvalue()[:end] + chunk + buffer.getvalue()[end:])
     assert image_size(path) == (53, 37)
     np.testing.assert_array_equal(read_image(path), np.asarray(picture().transpose(Image.Transpose.ROTATE_270)))
+
+
+def xmp(orientation: int) -> PngInfo:
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", f'<x:xmpmeta><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>')
+    return info
+
+
+def magick(orientation: int) -> PngInfo:
+    """EXIF as ImageMagick writes it into a PNG."""
+    info, exif = PngInfo(), exif_bytes(orientation)
+    info.add_text("Raw profile type exif", f"\nexif\n{len(exif):8d}\n{exif.hex()}\n", zip=True)
+    return info
+
+
+@pytest.mark.parametrize("text", [xmp, magick])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_rotation_in_the_texts_of_a_png_is_honoured(
+    text: Callable[[int], PngInfo], orientation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "turned.png"
+    picture().save(path, pnginfo=text(orientation))
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    assert expected.shape[:2] == ((53, 37) if orientation >= 5 else (37, 53))
+    np.testing.assert_array_equal(read_image(path), expected)
+    monkeypatch.setattr(PngImageFile, "load", lambda *_: pytest.fail("pixels were decoded"))
+    assert image_size(path) == expected.shape[:2]
+
+
+def test_a_text_after_the_pixels_of_a_png_turns_neither_image_nor_mask(tmp_path: Path) -> None:
+    path = tmp_path / "late.png"
+    buffer = io.BytesIO()
+    Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3)).save(buffer, "PNG")
+    with_text = io.BytesIO()
+    Image.new("L", (1, 1)).save(with_text, "PNG", pnginfo=xmp(6))
+    content, other = buffer.getvalue(), with_text.getvalue()
+    chunk = other[other.index(b"iTXt") - 4 : other.index(b"IDAT") - 4]
+    end = content.index(b"IEND") - 4
+    path.write_bytes(content[:end] + chunk + content[end:])
+    assert read_image(path).shape[:2] == image_size(path) == read_mask(path, 5).shape == (2, 3)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])

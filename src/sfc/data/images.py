@@ -48,8 +48,9 @@ def shrunk_size(size: tuple[int, int], longest: int | None) -> tuple[int, int]:
 def open_image(path: Path, longest: int | None = None) -> Image.Image:
     """RGB picture in memory, as a viewer would show the file.
 
-    EXIF (or XMP) rotation is applied; grayscale, palette, CMYK and 16-bit images are converted (16 bits are scaled to
-    8); transparent pixels are laid over white. Colour profiles are not applied.
+    EXIF (or XMP) rotation is applied, also where a PNG has it as a text before its pixels; grayscale, palette, CMYK and
+    16-bit images are converted (16 bits are scaled to 8); transparent pixels are laid over white. Colour profiles are
+    not applied.
 
     Args:
         path: the file.
@@ -116,7 +117,8 @@ def read_mask(path: Path, num_classes: int, size: tuple[int, int] | None = None)
     """
     with _opened(path, formats=("PNG",)) as image:
         check_mask_header(path)
-        mask = _turn(np.array(image), _orientation(image, path))
+        orientation = _orientation(image, path)  # before the pixels, after which a PNG may hold more texts
+        mask = _turn(np.array(image), orientation)
     if size is not None and mask.shape != size:
         raise DataError(path, f"the mask is {_by(mask.shape)} but its image is {_by(size)} (after EXIF rotation)")
     strange = (mask > num_classes) & (mask != IGNORE)
@@ -256,7 +258,9 @@ def _orientation(image: Image.Image, path: Path) -> int:
         return 1  # Pillow turns these itself, header size included.
     try:
         if image.format == "PNG" and "exif" not in image.info:
-            return _turn_code(_png_exif(path))
+            exif = _png_exif(path)
+            # XMP, or EXIF as ImageMagick keeps it. A PNG's own `getexif` would decode the pixels first.
+            return _turn_code(exif if ExifTags.Base.Orientation in exif else Image.Image.getexif(image))
         return _turn_code(image.getexif())
     except Exception:  # noqa: BLE001 - parsers of damaged metadata raise anything; the pixels are still good
         return 1
