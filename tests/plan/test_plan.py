@@ -16,13 +16,15 @@ from PIL import Image
 from sfc.cli import main
 from sfc.config import RunConfig, load_config
 from sfc.data.readers.detect import detect
+from sfc.data.readers.splits import read_data
 from sfc.errors import ConfigError
 from sfc.plan.command import seconds_of, settle
-from sfc.plan.plan import Plan, make_plan, planned_seconds, write_plan
-from sfc.plan.rehearsal import Costs
+from sfc.plan.facts import data_facts
+from sfc.plan.plan import Plan, expected_seconds, make_plan, planned_seconds, write_plan
+from sfc.plan.rehearsal import Costs, rehearse
 from sfc.run.clock import read_times
 from sfc.run.folder import RunFolder
-from sfc.settings.read import load_settings
+from sfc.settings.read import laid_over, load_settings
 from sfc.settings.recipes import read_recipe
 
 SMALL = {
@@ -45,6 +47,7 @@ COSTS = Costs(
     cams=0.5,
     signs=0.01,
     mask=0.2,
+    relation_step=0.5,
     segmenter_step=1.0,
     prediction=0.5,
     scores=0.01,
@@ -140,6 +143,47 @@ def test_a_budget_cuts_or_refuses(squares: Path, tmp_path: Path, monkeypatch: py
         assert share * whole - 4 < took <= share * whole
     with pytest.raises(ConfigError, match="--budget of 1 s is too little: the shortest that makes sense takes"):
         make_plan(detect(squares), free, tmp_path / "c", budget=1)
+
+
+def test_a_relation_network_takes_its_time(squares: Path, tmp_path: Path) -> None:
+    """Its training, and the masks of both methods; as many steps as the settings say."""
+    seen = data_facts(read_data(detect(squares), tmp_path))
+    crf, irn = (
+        laid_over(SMALL, {"refine": {"method": method, "irn": {"training": {"batch": 4, "epochs": 5}}}})
+        for method in ("crf", "irn")
+    )
+    plain, walked = (load_settings(RunConfig, (), settings) for settings in (crf, irn))
+    took = [
+        expected_seconds(config, config, seen, replace(COSTS, relation_step=step))["refine"]
+        for config, step in ((plain, 0.0), (walked, 2.0))
+    ]
+    assert took[1] - took[0] == pytest.approx(len(plain.methods) * 5 * (12 // 4) * 2.0)
+
+
+def test_a_rehearsal_walks(squares: Path, tmp_path: Path) -> None:
+    small = {"method": "irn", "irn": {"radius": 3, "input": {"crop": 48}, "training": {"batch": 4}}}
+    config = load_settings(
+        RunConfig,
+        (),
+        laid_over(
+            SMALL,
+            {
+                "refine": small,
+                "segment": {"masks": "truth"},
+                "data": {
+                    "format": "table",
+                    "root": str(squares),
+                    "train": "train.csv",
+                    "train_masks": "train_with_masks.csv",
+                    "classes": "classes.txt",
+                },
+            },
+        ),
+    )
+    costs = rehearse(config, read_data(config.data, tmp_path))
+    assert costs.relation_step > 0
+    assert costs.mask > 0
+    assert costs.scores > 0
 
 
 @pytest.mark.parametrize(("words", "seconds"), [("30m", 1800), ("1h", 3600), ("1h30m", 5400), ("90s", 90)])

@@ -12,7 +12,7 @@ import sfc.plan.rehearsal
 from sfc.config import RunConfig, load_config
 from sfc.data.readers.splits import Data, read_data
 from sfc.engine.order import steps_per_epoch
-from sfc.plan.rehearsal import STEPS, rehearse
+from sfc.plan.rehearsal import STEPS, _a_few, rehearse
 
 
 @pytest.mark.parametrize(("threads", "photographs"), [(1, 12), (8, 24), (64, 24)])
@@ -39,3 +39,20 @@ def test_a_few_steps_and_photographs(
     for training in (config.classify.training, config.segment.training):
         assert training.epochs > 1
         assert STEPS <= training.epochs * steps_per_epoch(len(few.train), training) <= most
+
+
+@pytest.mark.parametrize("masks", [1, 5, 200])
+def test_scored_photographs_are_among_the_few(recipe: Path, tmp_path: Path, masks: int) -> None:
+    """However few have a mask, the segmenter may be one that learns from those, and scores take time."""
+    data = read_data(load_config([recipe]).data, tmp_path)
+    assert data.scoring is not None
+    many = [replace(record, id=f"{record.id}-{copy}") for copy in range(30) for record in data.train.records]
+    scored = [replace(data.scoring.records[0], id=record.id) for record in many if record.labels][
+        7 :: max(1, 300 // masks)
+    ]
+    whole = replace(data, train=replace(data.train, records=tuple(many)))
+    few = _a_few(replace(whole, scoring=replace(data.scoring, records=tuple(scored[:masks]))), 12)
+    assert few.scoring is not None
+    assert len(few.scoring) == min(masks, 6)
+    assert len({record.id for record in few.train.records}) == len(few.train) == 12
+    assert {record.id for record in few.scoring.records} <= {record.id for record in few.train.records}

@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from sfc.config import RunConfig, checked
 from sfc.data.readers.splits import read_data
+from sfc.engine.order import steps_per_epoch
 from sfc.plan.facts import DataFacts, MachineFacts, data_facts, machine_facts
 from sfc.plan.lengths import Lengths, cut_down, length_choices, refuse_no_time, wanted
 from sfc.plan.rehearsal import Costs, rehearse
 from sfc.plan.rules import BASE, OF_THE_DATA, Choice, choices, nested, refuse_no_weights
 from sfc.run.files import atomic_write, write_json
 from sfc.run.folder import RunFolder
+from sfc.segment.stage import TRUTH
 from sfc.settings.read import laid_over, load_settings, plain_values, settings_text
 from sfc.settings.recipes import find_recipe, read_recipe
 
 if TYPE_CHECKING:
     from sfc.data.config import DataConfig
+    from sfc.settings.shared import TrainingConfig
 
 START = 4.0
 """Seconds that a stage takes beside its steps or photographs: 1 to 5 in the run of docs/speed.md."""
@@ -141,21 +144,27 @@ def expected_seconds(config: RunConfig, rehearsed: RunConfig, seen: DataFacts, c
     methods = len(config.methods)
     area = _area(config.localize.scales) / _area(rehearsed.localize.scales)
     share = len(config.predict.ways) / max(1, len(rehearsed.predict.ways))
-    images = seen.images
+    images, irn = seen.images, config.refine.irn  # type: ignore[attr-defined]
+    learnt = seen.scored if config.segment.masks == TRUTH else images
     steps = {
-        "classify": config.classify.training.epochs * max(1, images // config.classify.training.batch),
-        "segment": config.segment.training.epochs * max(1, images // config.segment.training.batch),
+        "classify": _steps(config.classify.training, images),
+        "relation": _steps(irn.training, images),
+        "segment": _steps(config.segment.training, learnt),
     }
     seconds = {
         "classify": steps["classify"] * costs.classifier_step,
         "localize": (images + seen.val) * costs.cams * area,
         "judge": images * costs.signs,
-        "refine": images * costs.mask,
+        "refine": images * costs.mask + steps["relation"] * costs.relation_step,
         "segment": steps["segment"] * costs.segmenter_step + seen.val * costs.prediction * share,
         "evaluate": (seen.scored + seen.val) * costs.scores,
         "report": 0.0,
     }
     return {name: methods * value + START for name, value in seconds.items()}
+
+
+def _steps(training: TrainingConfig, images: int) -> int:
+    return training.epochs * steps_per_epoch(images, training)
 
 
 def _area(scales: tuple[float, ...]) -> float:

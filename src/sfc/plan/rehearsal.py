@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 import torch
@@ -26,7 +26,8 @@ from sfc.engine.processes import make_fabric
 from sfc.engine.stage import Job, Stage, drive
 from sfc.evaluate.stage import EVALUATE
 from sfc.pipeline import STAGES, jobs_of
-from sfc.refine.stage import masks_name
+from sfc.refine.methods import REFINERS
+from sfc.refine.stage import REFINE
 from sfc.run.folder import CHECKPOINT, RunFolder
 from sfc.segment.stage import predictions_name, segmenter_name, source_of
 from sfc.signs.stage import JUDGE
@@ -34,6 +35,8 @@ from sfc.signs.stage import JUDGE
 if TYPE_CHECKING:
     from sfc.config import RunConfig
     from sfc.settings.shared import TrainingConfig
+
+Training = TypeVar("Training", bound="TrainingConfig")
 
 STEPS, WARM_UP = 8, 3
 """Of each training; the first ones start workers and compile."""
@@ -48,7 +51,8 @@ class Costs:
         classifier_step: seconds of one step of the classifier's training.
         cams: seconds until the CAMs of one more photograph are there.
         signs: likewise, the look at them that needs no masks.
-        mask: likewise, its mask.
+        mask: likewise, its mask; masks that it is made from included.
+        relation_step: seconds of one step of the relation network's training; 0 where masks need none.
         segmenter_step: seconds of one step of the segmenter's training.
         prediction: seconds until one more validation image has its masks, in all ways.
         scores: seconds for one scored image.
@@ -61,6 +65,7 @@ class Costs:
     cams: float
     signs: float
     mask: float
+    relation_step: float
     segmenter_step: float
     prediction: float
     scores: float
@@ -96,11 +101,16 @@ def rehearse(config: RunConfig, data: Data) -> Costs:
 def _briefly(config: RunConfig, photographs: int) -> RunConfig:
     """A few steps of each training."""
     classify, segment = config.classify, config.segment
-    epochs = [_epochs(photographs, training) for training in (classify.training, segment.training)]
+    refine: Any = config.refine  # its sections are entered by name
+
+    def brief(training: Training, **others: Any) -> Training:
+        return replace(training, epochs=_epochs(photographs, training), **others)
+
     return replace(
         config,
-        classify=replace(classify, training=replace(classify.training, epochs=epochs[0], picture_every=0)),
-        segment=replace(segment, training=replace(segment.training, epochs=epochs[1])),
+        classify=replace(classify, training=brief(classify.training, picture_every=0)),
+        refine=replace(refine, irn=replace(refine.irn, training=brief(refine.irn.training))),
+        segment=replace(segment, training=brief(segment.training)),
     )
 
 
@@ -113,11 +123,15 @@ def _epochs(photographs: int, training: TrainingConfig) -> int:
 
 
 def _a_few(data: Data, count: int) -> Data:
-    labelled = [record for record in data.train.records if record.labels]
-    train = replace(data.train, records=tuple(evenly(labelled, count)))
-    known = {record.id for record in train.records}
+    """Some photographs with tags; half of them are to be scored, where as many are."""
     scoring, val = data.scoring, data.val
+    with_masks = set() if scoring is None else {record.id for record in scoring.records}
+    labelled = [record for record in data.train.records if record.labels]
+    scored = list(evenly([record for record in labelled if record.id in with_masks], count // 2))
+    others = list(evenly([record for record in labelled if record.id not in with_masks], count - len(scored)))
+    train = replace(data.train, records=(*scored, *others))
     if scoring is not None:
+        known = {record.id for record in scored}
         scoring = replace(scoring, records=tuple(record for record in scoring.records if record.id in known))
         scoring = scoring if len(scoring) else None
     if val is not None:
@@ -133,9 +147,10 @@ def _timed(job: Job, stage: Stage) -> float:
 
 def _costs(job: Job, again: dict[str, float], at_once: int) -> Costs:
     config, folder, source = job.config, job.folder, source_of(job.config)
-    masks, segmenter = masks_name(config.refine.method), segmenter_name(source)
+    segmenter = segmenter_name(source)
     cams = list(folder.cams("train").rglob("*.cam"))
-    made = list(job.path(masks).rglob("*.png"))
+    made = [list(job.path(masks).rglob("*.png")) for masks in REFINE.writes(job)]
+    is_walked = bool(REFINERS[config.refine.method].after)
     ways = [job.path(predictions_name(source, way)) for way in config.predict.ways] if job.data.val else []
     predicted = list(ways[-1].rglob("*.png")) if ways else []
     scored = sum(len(split) for _, split in job.data.scored())
@@ -144,11 +159,12 @@ def _costs(job: Job, again: dict[str, float], at_once: int) -> Costs:
         classifier_step=_seconds_a_step(folder.classify, config.classify.training.batch),
         cams=_seconds_each(cams, at_once),
         signs=again[JUDGE.name] / len(job.data.train),
-        mask=_seconds_each(made, at_once),
+        mask=sum(_seconds_each(files, at_once) for files in made),
+        relation_step=_seconds_a_step(folder.relation, config.refine.irn.training.batch) if is_walked else 0.0,
         segmenter_step=_seconds_a_step(job.path(segmenter), config.segment.training.batch),
         prediction=_seconds_each(predicted, at_once) if predicted else 0.0,
         scores=again[EVALUATE.name] / scored if scored else 0.0,
-        bytes_each=(_bytes(cams) + _bytes(made)) / len(job.data.train),
+        bytes_each=(_bytes(cams) + sum(map(_bytes, made))) / len(job.data.train),
         bytes_trained=_bytes(path / CHECKPOINT for path in trained),
         memory=peak_memory(),
     )
