@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 HELPERS = {"damage.py", "measure.py", "yardstick.py", "run_all.py"}
 NEED_RUNS = {
     *("campaign.py", "doubt.py", "few_photographs.py", "photograph_sizes.py", "public_photographs.py", "signs.py"),
-    "walk_settings.py",
+    *("voc_animals.py", "walk_settings.py"),
 }
 """They look at data or finished runs, or have parts, which they take as arguments."""
 
