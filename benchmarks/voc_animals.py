@@ -3,8 +3,8 @@
     python benchmarks/voc_animals.py data/VOCdevkit/VOC2012 data/voc_animals
 
 The tables in `benchmarks/voc_animals` say which photographs it has: of the augmented training split those that show a
-dog, cat, horse, sheep or cow, with the tags of VOC's annotations as far as they are among the 12 classes; for scoring the
-official training masks among them and all photographs with one of the six rarest classes; and official validation
+dog, cat, horse, sheep or cow, with the tags of VOC's annotations as far as they are among the 12 classes; for scoring
+the official training masks among them and all photographs with one of the six rarest classes; and official validation
 photographs. Photographs become 320 pixels long (bicubic, JPEG of quality 82); masks likewise (nearest), and what is
 none of the 12 classes becomes 255. Encoders differ, so scores may differ from those of docs/log.md by what that does.
 """
