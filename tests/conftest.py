@@ -7,12 +7,17 @@ from collections.abc import Callable
 from math import prod
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 import torchvision
 from PIL import Image
 from torch import Tensor
+
+# How long an example takes depends on what else the machine is doing.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 Golden = Callable[[str], dict[str, np.ndarray]]
 

@@ -107,7 +107,7 @@ def correlate_slowly(cam: Tensor, feature: Tensor) -> Tensor:
     return out
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(shapes)
 def test_pixel_correlation_equals_plain_loops(shape: tuple[int, ...]) -> None:
     cam, feature, _ = problem(*shape)
@@ -181,7 +181,7 @@ def seeds_slowly(cam: Tensor, mask: Tensor, scale: float, threshold: float | Non
     return out
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(shapes, st.sampled_from([0.0, 0.3, 1.0, 2.5]), st.sampled_from([None, 0.0, 0.4, 0.9]), st.booleans())
 def test_seeds_equal_plain_loops(shape: tuple[int, ...], scale: float, threshold: float | None, coarse: bool) -> None:
     cam, _, mask = problem(*shape)
@@ -230,7 +230,7 @@ def prototype_cam_slowly(cam: Tensor, feature: Tensor, mask: Tensor, scale: floa
     return torch.stack(images)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(shapes, st.sampled_from([0.0, 0.3, 1.0]), st.sampled_from([None, None, 0.5]), st.booleans())
 def test_prototype_cam_and_gradient_equal_plain_loops(
     shape: tuple[int, ...], scale: float, threshold: float | None, whole: bool
@@ -331,7 +331,7 @@ def test_zero_features_give_zeros_and_finite_gradients() -> None:
     assert feature.grad.isfinite().all()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(shapes, st.floats(0.01, 100))
 def test_prototype_cam_is_a_cosine(shape: tuple[int, ...], factor: float) -> None:
     cam, feature, mask = problem(*shape)

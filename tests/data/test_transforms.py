@@ -45,7 +45,7 @@ def plain_augment(
     return container, [top, left, top + height, left + width]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     height=st.integers(1, 70),
     width=st.integers(1, 70),
@@ -112,7 +112,7 @@ def test_a_needle_keeps_one_pixel() -> None:
     assert (cut[top:bottom, left] == 200).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     height=st.integers(1, 50),
     width=st.integers(1, 50),

@@ -82,7 +82,7 @@ def test_pycocotools_gives_every_mask_back(write: Write, masks: dict[str, np.nda
         check_annotation(coco, annotation)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     masks=st.lists(
         arrays(

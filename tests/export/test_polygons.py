@@ -51,7 +51,7 @@ def assert_bridges_stay_inside(polygon: np.ndarray, region: np.ndarray) -> None:
         assert (across if y0 == y1 else along).any(axis=0).all()
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(inside=arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=9)))
 @example(inside=np.zeros((3, 3), dtype=bool))
 @example(inside=np.ones((3, 5), dtype=bool))

@@ -47,7 +47,7 @@ def some_keys(rng: np.random.Generator, maps: int) -> np.ndarray:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 40), st.integers(1, 40), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_round_trip_of_any_maps(
     tmp_path_factory: pytest.TempPathFactory, seed: int, maps: int, height: int, width: int, lossless: bool
 ) -> None:
@@ -73,7 +73,7 @@ def test_round_trip_of_any_maps(
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.sampled_from([0.001, 0.003, 0.02, 0.1]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_error_respects_the_bound_asked_for(
     tmp_path_factory: pytest.TempPathFactory, seed: int, classes: int, bound: float
 ) -> None:
@@ -137,7 +137,7 @@ def test_files_written_with_dense_cosine_matrices_hold_the_same_maps() -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_coefficients_are_those_of_the_plain_cosine_sum(height: int, width: int, seed: int) -> None:
     def cosines(length: int) -> np.ndarray:
         frequency, position = np.arange(length)[:, None], np.arange(length) + 0.5

@@ -72,7 +72,7 @@ def counted(classes: int, *pairs: tuple[np.ndarray, np.ndarray]) -> BoundaryCoun
 
 
 @given(seeds, st.sampled_from([2, 4, 20]), st.sampled_from([0.02, 0.15]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_counts_equal_loops_over_pixels(seed: int, classes: int, share: float) -> None:
     """20 classes need more than one byte of bits; the larger share makes squares and disks of several pixels."""
     truth, prediction = random_pair(np.random.default_rng(seed), classes)
@@ -125,7 +125,7 @@ def test_scores_from_counts() -> None:
 
 
 @given(seeds, st.integers(2, 12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_perfect_prediction_scores_one_whatever_lies_under_255(seed: int, classes: int) -> None:
     random = np.random.default_rng(seed)
     truth, elsewhere = random_pair(random, classes)
@@ -140,7 +140,7 @@ def test_a_perfect_prediction_scores_one_whatever_lies_under_255(seed: int, clas
 
 
 @given(seeds, st.integers(2, 12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_truth_and_prediction_can_change_places(seed: int, classes: int) -> None:
     truth, prediction = random_pair(np.random.default_rng(seed), classes)
     there, back = counted(classes, (truth, prediction)), counted(classes, (prediction, truth))

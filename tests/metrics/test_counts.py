@@ -60,7 +60,7 @@ def same(actual: float, expected: float) -> bool:
 
 
 @given(seeds, st.integers(2, 6), st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_scores_equal_a_loop_over_pixels(seed: int, classes: int, images: int) -> None:
     rng = np.random.default_rng(seed)
     pairs = [random_maps(rng, classes) for _ in range(images)]
@@ -83,7 +83,7 @@ def test_scores_equal_a_loop_over_pixels(seed: int, classes: int, images: int) -
 
 
 @given(seeds, st.integers(2, 6), st.integers(1, 6), st.integers(1, 4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_shards_merge_to_the_same_counts(seed: int, classes: int, images: int, shards: int) -> None:
     rng = np.random.default_rng(seed)
     whole, whole_curve = ConfusionMatrix(classes), ThresholdCurve(classes)
@@ -123,7 +123,7 @@ def test_image_without_pixels_adds_nothing() -> None:
 
 
 @given(seeds, st.integers(2, 5), st.sampled_from([1.0, 1.3, 1.7, 2.0]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_curve_equals_an_argmax_at_every_threshold(seed: int, classes: int, scale: float) -> None:
     rng = np.random.default_rng(seed)
     curve = ThresholdCurve(classes, scale)
@@ -148,7 +148,7 @@ def test_curve_equals_an_argmax_at_every_threshold(seed: int, classes: int, scal
 
 
 @given(seeds, st.integers(2, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_fixed_rule_on_the_curve_is_the_plain_argmax(seed: int, classes: int) -> None:
     rng = np.random.default_rng(seed)
     truth, _ = random_maps(rng, classes)

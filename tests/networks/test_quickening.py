@@ -55,7 +55,7 @@ def gradients(module: nn.Module, x: Tensor) -> list[Tensor]:
     return [y.detach(), x.grad, *(parameter.grad for parameter in module.parameters() if parameter.grad is not None)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     images=st.integers(1, 3),
     channels=st.sampled_from([2, 7, 8, 24, 64, 89]),
@@ -137,7 +137,7 @@ def onednn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return found
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     images=st.integers(1, 17),
     channels=st.tuples(st.sampled_from([1, 3, 8, 40]), st.sampled_from([1, 2, 7, 24])),

@@ -41,7 +41,7 @@ def test_weights_sum_to_one_and_fall_towards_inner_ends(size: tuple[int, int, in
         assert first[-1] <= 0.5
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(16, 60), st.integers(0, 7))
 def test_maps_without_context_come_back_whole(height: int, width: int, tile: int, overlap: int) -> None:
     maps = np.random.default_rng(height + width).random((3, height, width), dtype=np.float32)

@@ -227,7 +227,7 @@ def test_malformed_segmentations(tmp_path: Path, segmentation: Any) -> None:
         record.mask.load()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(height=st.integers(1, 40), width=st.integers(1, 40), share=st.floats(0, 1), seed=st.integers(0, 999))
 def test_run_lengths_equal_pycocotools(height: int, width: int, share: float, seed: int) -> None:
     region = np.asfortranarray(np.random.default_rng(seed).random((height, width)) < share)
@@ -238,7 +238,7 @@ def test_run_lengths_equal_pycocotools(height: int, width: int, share: float, se
     np.testing.assert_array_equal(pixels(counts, height), region)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     value=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

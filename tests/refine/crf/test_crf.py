@@ -88,7 +88,7 @@ def test_probabilities_are_clipped_at_1e_minus_5() -> None:
     np.testing.assert_allclose(marginals[:, 0, 0], [1e-5, 1], rtol=2e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 12), st.integers(2, 20))
 def test_marginals_are_a_distribution(seed, height, width, labels) -> None:
     image, logits = random_case(seed, height, width, 3, labels)
@@ -97,7 +97,7 @@ def test_marginals_are_a_distribution(seed, height, width, labels) -> None:
     np.testing.assert_allclose(marginals.sum(axis=0), 1, atol=1e-5)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10_000), st.permutations(range(6)))
 @example(208, [0, 1, 2, 4, 5, 3])
 def test_renaming_labels_renames_marginals(seed, names) -> None:

@@ -30,7 +30,7 @@ def rows(lattice: Lattice, axis: int) -> list[list[int]]:
     return found
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.integers(1, 20), st.integers(1, 20), st.sampled_from([5.0, 40.0, 200.0]))
 def test_vertices_of_a_pixel_differ_and_follow_each_other(seed, height, width, srgb) -> None:
     lattice = image_lattice(noise(seed, height, width), 10, srgb)
@@ -42,7 +42,7 @@ def test_vertices_of_a_pixel_differ_and_follow_each_other(seed, height, width, s
         assert all(pair in steps for pair in pairwise(simplex))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.sampled_from([5.0, 40.0, 200.0]))
 def test_a_vertex_lies_in_at_most_one_row_of_each_axis(seed, srgb) -> None:
     lattice = image_lattice(noise(seed, 8, 8), 10, srgb)

@@ -41,7 +41,7 @@ def plain_maxima(edge: Tensor, radius: int) -> Tensor:
     return torch.stack(rows)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(2, 5), st.integers(0, 4), st.integers(0, 4), st.integers(0, 2**31))
 def test_maxima_and_their_gradient_equal_plain_loops(radius: int, rows: int, columns: int, seed: int) -> None:
     random = torch.Generator().manual_seed(seed)

@@ -64,7 +64,7 @@ def random_batch(seed: int, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor
     return edge, label
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(2, 4), st.integers(0, 3), st.integers(0, 3), st.integers(0, 2**31))
 def test_losses_and_gradients_equal_plain_loops(radius: int, rows: int, columns: int, seed: int) -> None:
     edge, label = random_batch(seed, (2, radius + rows, 2 * radius - 1 + columns))

@@ -58,7 +58,7 @@ def draw_task(data: st.DataObject) -> tuple[np.ndarray, np.ndarray, int, float]:
     return cam, edge, data.draw(st.integers(1, 7)), data.draw(st.sampled_from([0, 0.5, 1, 3.7, 10]))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data(), st.sampled_from([0, 1, 2, 5, 13]))
 def test_plain_steps_equal_plain_loops(data: st.DataObject, steps: int) -> None:
     cam, edge, radius, beta = draw_task(data)
@@ -71,7 +71,7 @@ def test_plain_steps_equal_plain_loops(data: st.DataObject, steps: int) -> None:
         np.testing.assert_allclose(walked, expected, rtol=0, atol=3e-6)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data(), st.sampled_from([40, 255, 256, 1000]), st.sampled_from([1e-4, 1e-3, 1e-2, 0.3, 2]))
 def test_error_is_within_the_tolerance_in_the_norm_of_the_degrees(
     data: st.DataObject, steps: int, tolerance: float
