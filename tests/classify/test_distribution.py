@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sfc.classify.bank import ImageBank
@@ -61,7 +61,6 @@ def test_voc_coefficients_of_the_released_code(golden) -> None:
     assert float(coefficient.mean()) == pytest.approx(1, abs=1e-6)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=12), st.data())
 def test_coefficient_equals_plain_loops(counts: list[int], data: st.DataObject) -> None:
     extra = data.draw(st.lists(st.floats(0, 1000), min_size=len(counts), max_size=len(counts)))

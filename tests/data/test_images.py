@@ -244,7 +244,7 @@ def test_what_no_viewer_shows_is_refused(tmp_path: Path, values: np.generic, rea
         read_image(tmp_path / "a.tif")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kind=st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"]), data=st.data())
 def test_damage_never_escapes_as_another_exception(tmp_path: Path, kind: str, data: st.DataObject) -> None:
     buffer = io.BytesIO()
@@ -273,7 +273,7 @@ def test_mask_comes_back_as_stored(tmp_path: Path) -> None:
     assert list((tmp_path / "deep").iterdir()) == [tmp_path / "deep" / "m.png"]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 99))
 def test_any_mask_survives_the_disk(tmp_path: Path, height: int, width: int, seed: int) -> None:
     mask = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)

@@ -218,7 +218,7 @@ def test_defaults_lie_within_the_limits() -> None:
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=TEXTS | st.sampled_from(["null", "3", "true", "1e-3", "- a", "[x]", "a: b", "#", "off"]),
     seed=st.integers(0, 2**31),

@@ -217,7 +217,7 @@ def test_accents_encoded_in_two_ways_are_one_name(tmp_path: Path) -> None:
     assert record.image.exists()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     names=st.lists(
         st.text(

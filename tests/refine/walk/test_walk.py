@@ -88,7 +88,6 @@ def test_error_is_within_the_tolerance_in_the_norm_of_the_degrees(
 
 
 @given(st.integers(0, 5000), st.sampled_from([0, 1e-8, 1e-4, 1e-2, 0.5, 3]))
-@settings(deadline=None)
 def test_polynomial_is_near_the_power_and_no_shorter_series_is(steps: int, tolerance: float) -> None:
     first, recurrence = walk_polynomial(steps, tolerance)
     x = np.cos(np.linspace(0, np.pi, 801))
