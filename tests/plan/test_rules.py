@@ -13,7 +13,6 @@ from sfc.errors import ConfigError
 from sfc.plan.facts import DataFacts, MachineFacts
 from sfc.plan.lengths import (
     CLASSIFIER_LEAST,
-    MOST_EPOCHS,
     ONE_SCALE,
     SEGMENTER_LEAST,
     Lengths,
@@ -21,7 +20,7 @@ from sfc.plan.lengths import (
     shorter,
     wanted,
 )
-from sfc.plan.rules import BASE, Choice, choices, nested, refuse_no_weights
+from sfc.plan.rules import BASE, MOST_EPOCHS, Choice, choices, nested, refuse_no_weights
 from sfc.settings.read import laid_over, load_settings
 from sfc.settings.recipes import find_recipe, read_recipe
 
@@ -103,6 +102,11 @@ def test_little_memory_makes_small_batches() -> None:
 @pytest.mark.parametrize(("cores", "workers"), [(1, 0), (2, 1), (64, 2)])
 def test_workers_leave_a_core(cores: int, workers: int) -> None:
     assert settings(*choices(DATA, replace(MACHINE, cores=cores))).machine.workers == workers
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(300, 30), (3131, 3), (20_000, 1), (40, 60)])
+def test_a_relation_network_would_train_as_long_as_was_measured(images: int, epochs: int) -> None:
+    assert settings(*choices(replace(DATA, images=images), MACHINE)).refine.irn.training.epochs == epochs  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("stage", ["classify", "segment"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from sfc.errors import ConfigError
 from sfc.plan.facts import DataFacts
-from sfc.plan.rules import HOPELESS, Choice
+from sfc.plan.rules import HOPELESS, MOST_EPOCHS, Choice
 from sfc.run.clock import in_words
 
 CLASSIFIER_STEPS, CLASSIFIER_LEAST = 300, 100
@@ -20,8 +20,6 @@ on validation, 918 steps 34.6, for three times the time. 3,131: 2 epochs 40.6, 6
 VIEWS = 60
 """How often the photographs of a rare class are seen in all, at least: tvmonitor, 40 of 3,131, is seen 80 times in the
 two epochs of the classifier of `BASE`."""
-MOST_EPOCHS = 60
-"""Nobody waits for more passes over a few photographs; not measured."""
 PICTURES = 5
 """Pictures of CAMs that a training leaves."""
 ONE_SCALE = (1.0,)

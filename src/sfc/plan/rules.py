@@ -36,6 +36,11 @@ REPEAT_BELOW, REPEAT_FROM = 0.2, 1000
 """Share of the photographs below which the segmenter sees a class more often, and how many photographs that takes.
 Validation, same steps: 3,131 photographs 43.6 without, 46.7 with it (one seed); 300, where a rare class has 3 to 11,
 -1.0 and +1.6 points (two looks; docs/log.md). Between them, and other shares, were not measured."""
+RELATION_STEPS = 540
+"""Steps of a relation network, of 16 crops each: 540 with 300 photographs, 585 with 3,131; 27 steps with 300 lost 7
+points (docs/log.md)."""
+MOST_EPOCHS = 60
+"""Nobody waits for more passes over a few photographs; not measured."""
 REPEAT_TIMES = 1.05
 """Fewer times as often is nothing to speak of."""
 RARE, HOPELESS = 10, 5
@@ -69,13 +74,7 @@ def choices(data: DataFacts, machine: MachineFacts) -> list[Choice]:
         *_guide(data),
         _size(data),
         _batch(data, machine),
-        Choice(
-            "refinement",
-            "dense CRF",
-            "masks gain 3 points over maps (300 photographs) to 6 (3,131) for a quarter of a second each; a relation "
-            "network (refine.method irn) gave 2.5 more with 3,131 (one seed), and with 300 nothing",
-            {"refine.method": "crf"},
-        ),
+        _refinement(data),
         Choice(
             "segmenter",
             "DeepLab, output stride 16",
@@ -174,6 +173,18 @@ def _batch(data: DataFacts, machine: MachineFacts) -> Choice:
         f"{batch}, read by {workers} more process{'' if workers == 1 else 'es'}",
         f"{because}, {machine.cores} core{'' if machine.cores == 1 else 's'}",
         {"classify.training.batch": batch, "segment.training.batch": batch, "machine.workers": workers},
+    )
+
+
+def _refinement(data: DataFacts) -> Choice:
+    """The CRF; and for whoever says `--refine.method irn`, as many steps of the relation network as were measured."""
+    epochs = math.ceil(RELATION_STEPS / max(1, data.images // BATCH))
+    return Choice(
+        "refinement",
+        "dense CRF",
+        "masks gain 3 points over maps (300 photographs) to 6 (3,131) for a quarter of a second each; a relation "
+        "network (refine.method irn) gave 2.5 more with 3,131 (one seed), and with 300 nothing",
+        {"refine.method": "crf", "refine.irn.training.epochs": min(MOST_EPOCHS, epochs)},
     )
 
 
