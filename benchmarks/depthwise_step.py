@@ -63,7 +63,7 @@ def method_step(net: SFCNetwork, config: ClassifyConfig, batch: Batch) -> Callab
     objective = SFCObjective(net, build_loss(config, batch["label"].numpy(), 1), config)
     optimiser = make_optimiser(config.training, [ParameterGroup(list(net.parameters()))])
     learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    ready = BatchMaker(config, net, 0, 0)
+    ready = BatchMaker(config, net, 1, 0)
 
     def step() -> None:
         optimiser.zero_grad(set_to_none=True)
@@ -114,7 +114,7 @@ def main() -> None:
         net = build_network(changed.network, CLASSES).train().to(memory_format=torch.channels_last)
         variants[name] = method_step(net, changed, batch)
         if name == "cam":
-            pixels = BatchMaker(changed, net, 0, 0)(batch, batch, 0)["image"]
+            pixels = BatchMaker(changed, net, 1, 0)(batch, batch, 0)["image"]
             variants["bare"] = bare_passes(net, changed, pixels)
     seconds = interleaved(variants, arguments.rounds, warm_up=2)
     rows = [

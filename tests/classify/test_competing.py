@@ -169,6 +169,19 @@ def test_flat_maps_are_a_minimum_of_the_papers_loss_and_none_of_the_guide() -> N
     assert distance(flat, competing) > 5 * distance(sharp, competing)
 
 
+def test_a_map_and_its_inverse_are_the_same_to_the_guide() -> None:
+    """Only classification knows which side is the object, so the guide has to wait for it (`loss.start`)."""
+    cam, feature, on_object = toy(3.0)
+    feature = unit_length(feature, centre=True)
+    for side in (on_object, ~on_object):
+        own = normalise_peak(
+            (0.1 + 0.9 * side * torch.rand(12, 12, generator=torch.Generator().manual_seed(1)))[None, None]
+        )
+        found = competing_prototype_cam(torch.cat([1 - own, own], dim=1), feature, torch.ones_like(cam))[0, 1]
+        assert found[side].min() > 0.8
+        assert found[~side].max() < 0.2
+
+
 def output(refined: Tensor, prototype: Tensor | None) -> SFCOutput:
     return SFCOutput(torch.zeros(len(refined), refined.shape[1] - 1), refined, refined, prototype)
 

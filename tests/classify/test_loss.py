@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sfc.classify.losses.prototype import PrototypeSettings
+from sfc.classify.losses.scale import ScaleSettings
 from sfc.classify.losses.total import ClassifierLoss, MSDWLoss
 from sfc.classify.network import SFCOutput
 
@@ -151,6 +152,19 @@ def test_what_is_missing_or_weighs_nothing_is_off_and_needs_nothing() -> None:
     both = MSDWLoss(coefficient)
     assert both.needs_prototypes
     assert both.needs_half_size
+
+
+def test_before_their_start_losses_on_cams_are_there_and_move_nothing() -> None:
+    full, half, label, coefficient = outputs()
+    settings = {"prototype": PrototypeSettings(weight=0.5), "scale": ScaleSettings(weight=0.5)}
+    loss, at_once = ClassifierLoss(coefficient, settings, start=0.25), ClassifierLoss(coefficient, settings)
+    before = loss(full, half, label, torch.tensor(0.2499))
+    assert set(before.terms) == {"prototype", "scale"}
+    assert not any(before.terms.values())
+    assert before.total == before.classification
+    for share in (torch.tensor(0.25), torch.tensor(1.0), None):
+        after = loss(full, half, label, share)
+        assert after.total == at_once(full, half, label).total > before.total
 
 
 def test_weights_without_their_maps_are_refused() -> None:

@@ -143,6 +143,24 @@ def test_each_loss_has_a_weight_of_its_own(tmp_path: Path) -> None:
     assert float(one[0]["prototype"]) == pytest.approx(2 * float(both[0]["prototype"]), rel=1e-4)
 
 
+def test_losses_on_cams_start_where_the_settings_say(tmp_path: Path) -> None:
+    """Until then it is the training of classification alone, whatever was killed in between."""
+    data = squares(tmp_path / "images")
+    loss = replace(CONFIG.classify.loss, start=0.5)
+    late, alone = (
+        with_classify(CONFIG, loss=loss),
+        LossSection(prototype=PrototypeSettings(weight=0.0), scale=ScaleSettings(weight=0.0)),
+    )
+    train(tmp_path / "late", late, data)
+    train(tmp_path / "alone", with_classify(CONFIG, loss=alone), data)
+    found, plain = rows(tmp_path / "late"), rows(tmp_path / "alone")
+    counts = [float(row["prototype"]) > 0 for row in found]
+    assert counts == [2 * step >= len(found) for step in range(len(found))]
+    begun = counts.index(True)
+    assert [row["classification"] for row in found[:begun]] == [row["classification"] for row in plain[:begun]]
+    assert found[-1]["classification"] != plain[-1]["classification"]
+
+
 @pytest.mark.parametrize("weight", [0.1, 0.8])
 def test_a_loss_that_looks_at_half_size_needs_that_pass(tmp_path: Path, weight: float) -> None:
     loss = LossSection(half_size_pass=False, scale=ScaleSettings(weight=weight))
@@ -218,11 +236,11 @@ def test_processes_share_the_bank_images_of_a_step() -> None:
     images = {"image": torch.zeros(2, 3, 48, 48, dtype=torch.uint8), "label": torch.eye(3)[:2]}
     batch = {**images, "rectangle": torch.tensor([[0, 0, 48, 48]] * 2)}
     for world, expected in ((1, 4), (2, 2), (4, 1)):
-        made = [BatchMaker(config, net, 0, rank, world)(batch, batch, 0) for rank in range(world)]
+        made = [BatchMaker(config, net, 8, 0, rank, world)(batch, batch, 0) for rank in range(world)]
         assert [len(each["image"]) - 2 for each in made] == [expected] * world
     with pytest.raises(ConfigError, match=r"^classify\.bank_draws 4 cannot be shared equally by 3 processes$"):
-        BatchMaker(config, net, 0, 0, 3)
-    BatchMaker(replace(config, bank_draws=0), net, 0, 0, 3)
+        BatchMaker(config, net, 8, 0, 0, 3)
+    BatchMaker(replace(config, bank_draws=0), net, 8, 0, 0, 3)
 
 
 def test_selection_by_ground_truth_is_labelled(tmp_path: Path) -> None:

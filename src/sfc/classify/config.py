@@ -47,10 +47,13 @@ class LossConfig:
         half_size_pass: classify the batch at half size too; needed by the scale loss.
         coefficient: distribution coefficient: `off`, `exact` (from the training labels), `official` (the released
             formula with its factor of 3 and equal shares).
+        start: share of the training that is over before the losses on CAMs count (ours): until then classification
+            alone says where a class is.
     """
 
     half_size_pass: bool = True
     coefficient: Literal["off", "exact", "official"] = "exact"
+    start: Share = 0.0
 
 
 @dataclass(frozen=True)

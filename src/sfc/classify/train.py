@@ -72,7 +72,7 @@ def build_loss(config: ClassifyConfig, label_matrix: np.ndarray, steps: int) -> 
         ConfigError: a loss needs the pass at half size, and the settings have it off.
     """
     settings = {name: getattr(config.loss, name) for name in LOSSES}
-    loss = ClassifierLoss(coefficient(config, label_matrix, steps), settings)
+    loss = ClassifierLoss(coefficient(config, label_matrix, steps), settings, config.loss.start)
     if loss.needs_half_size and not config.loss.half_size_pass:
         name = next(name for name in loss.settings if LOSSES[name].needs_half_size)
         raise ConfigError(f"classify.loss.{name} needs classify.loss.half_size_pass; set the weight to 0")
@@ -88,13 +88,16 @@ class SFCObjective(nn.Module):
         self.crop = (config.input.crop, config.input.crop)
         self.half_size_pass = config.loss.half_size_pass
 
-    def forward(self, image: Tensor, label: Tensor, rectangle: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, image: Tensor, label: Tensor, rectangle: Tensor, share: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Terms of one batch.
 
         Args:
             image: float [N, 3, H, W], normalised, zero outside the real pixels.
             label: float [N, C] of 0 and 1.
             rectangle: int64 [N, 4], the real pixels, in pixels of the crop as it was loaded.
+            share: scalar, share of the training that is over; None: losses on CAMs count from the first step.
         """
         correlate = bool(self.loss.settings)
         full = self._pass(image, label, rectangle, self.loss.needs_prototypes, correlate)
@@ -103,7 +106,7 @@ class SFCObjective(nn.Module):
             size = (image.shape[2] // 2, image.shape[3] // 2)
             small = F.interpolate(image, size=size, mode="bilinear", align_corners=True)
             half = self._pass(small, label, rectangle, False, correlate)
-        losses = self.loss(full, half, label)
+        losses = self.loss(full, half, label, share)
         return {"classification": losses.classification, **losses.terms, "total": losses.total}
 
     def _pass(self, image: Tensor, label: Tensor, rectangle: Tensor, prototypes: bool, correlate: bool) -> Any:
@@ -115,14 +118,24 @@ class SFCObjective(nn.Module):
 class BatchMaker:
     """Turns a loaded batch into the objective's input: bank images, normalisation, size of the batch.
 
+    Args:
+        config: settings.
+        net: what the images are for.
+        steps: of the whole training.
+        seed: of the run.
+        rank: of this process among `world`.
+        world: processes.
+
     Raises:
         ConfigError: the bank images of a step cannot be shared equally by `world` processes.
     """
 
-    def __init__(self, config: ClassifyConfig, net: SFCNetwork, seed: int, rank: int, world: int = 1) -> None:
+    def __init__(
+        self, config: ClassifyConfig, net: SFCNetwork, steps: int, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
         if config.bank_draws % world:
             raise ConfigError(f"classify.bank_draws {config.bank_draws} cannot be shared equally by {world} processes")
-        self.config, self.seed, self.rank = config, seed, rank
+        self.config, self.steps, self.seed, self.rank = config, steps, seed, rank
         self.draws = config.bank_draws // world
         self.pixels = net.backbone.pixels
         self.bank = ImageBank(net.num_classes)
@@ -147,7 +160,8 @@ class BatchMaker:
             side = int(self._random(SIZE_STREAM, step, 0).choice(self.config.input.batch_sizes))
             if side != size[0]:
                 pixels = F.interpolate(pixels, size=(side, side), mode="bilinear", align_corners=False)
-        return {"image": pixels, "label": label, "rectangle": rectangle}
+        made = {"image": pixels, "label": label, "rectangle": rectangle}
+        return {**made, "share": label.new_full((), step / self.steps)} if self.config.loss.start else made
 
 
 def train_classifier(
@@ -186,7 +200,8 @@ def train_classifier(
     _freeze_unused(net, loss)
     synchronise_norms(fabric, net)
     compile_gradients(fabric, net)
-    batches = BatchMaker(config, net, seed, fabric.global_rank, fabric.world_size)
+    total = steps * config.training.epochs
+    batches = BatchMaker(config, net, total, seed, fabric.global_rank, fabric.world_size)
     observers: list[Callable[[int], None]] = []
     if config.training.select == "ground_truth":
         observers.append(GroundTruthSelection(fabric, net, scoring, machine, folder))

@@ -42,12 +42,14 @@ class ClassifierLoss(nn.Module):
     Args:
         coefficient: [C], distribution coefficient of every class; ones switch it off.
         settings: of each loss by its name in `sfc.classify.losses.LOSSES`; those of weight 0 are left out.
+        start: share of the training that is over before losses on CAMs count.
     """
 
     coefficient: Tensor
 
-    def __init__(self, coefficient: Tensor, settings: Mapping[str, Any]) -> None:
+    def __init__(self, coefficient: Tensor, settings: Mapping[str, Any], start: float = 0.0) -> None:
         super().__init__()
+        self.start = start
         self.register_buffer("coefficient", coefficient.float(), persistent=False)
         self.settings = {name: settings[name] for name in LOSSES if name in settings and settings[name].weight}
 
@@ -61,16 +63,17 @@ class ClassifierLoss(nn.Module):
         """Whether some loss looks at the batch at half size."""
         return any(LOSSES[name].needs_half_size for name in self.settings)
 
-    def forward(self, full: SFCOutput, half: SFCOutput | None, label: Tensor) -> Losses:
+    def forward(self, full: SFCOutput, half: SFCOutput | None, label: Tensor, share: Tensor | None = None) -> Losses:
         """Computes the terms.
 
         Args:
             full: output for the batch, with prototypes where a loss needs them.
             half: output for the batch at half size; None switches that pass off (plain CAM).
             label: float [N, C] of 0 and 1.
+            share: scalar, share of the training that is over; None: the losses on CAMs count.
 
         Returns:
-            Scalar terms, already weighted.
+            Scalar terms, already weighted; zero, with a gradient of zero, before they count.
 
         Raises:
             ValueError: a term has a weight but its maps are missing.
@@ -79,6 +82,9 @@ class ClassifierLoss(nn.Module):
             name: settings.weight * LOSSES[name](full, half, label, self.coefficient, settings)
             for name, settings in self.settings.items()
         }
+        if share is not None:
+            counts = (share >= self.start).to(full.score.dtype)
+            terms = {name: counts * term for name, term in terms.items()}
         return Losses(self.classification(full, half, label), terms)
 
     def classification(self, full: SFCOutput, half: SFCOutput | None, label: Tensor) -> Tensor:
