@@ -42,12 +42,10 @@ class Amended:
     Args:
         changed: in words, by the id of the photograph.
         removed: folders of trainings that will be made again, from the run folder on.
-        validation: likewise folders of maps and masks of validation photographs, as those or their tags changed.
     """
 
     changed: Mapping[str, str]
     removed: tuple[str, ...]
-    validation: tuple[str, ...]
 
 
 def amend(config: RunConfig, root: Path) -> Amended:
@@ -69,7 +67,6 @@ def amend(config: RunConfig, root: Path) -> Amended:
     fabric = make_fabric(replace(config.machine, devices=1, nodes=1))
     changed: dict[str, str] = {}
     removed: list[str] = []
-    validation: list[str] = []
     with only_command(root):
         data = read(fabric, config, folder)
         jobs = jobs_of(fabric, config, folder)
@@ -82,9 +79,8 @@ def amend(config: RunConfig, root: Path) -> Amended:
                 changed |= found
                 removed += [f"{job.folder.root.name}/{name}" for name in _take_away(job, list(found))]
                 _note(job, list(found))
-            validation += [f"{job.folder.root.name}/{name}" for name in _take_away_validation(job)]
         write_settings(folder.config, config)
-    return Amended(changed, tuple(removed), tuple(validation))
+    return Amended(changed, tuple(removed))
 
 
 def _require_kept(job: Job) -> None:
@@ -129,15 +125,6 @@ def _take_away(job: Job, names: list[str]) -> list[str]:
             removed.append(segmenter_name(source))
         _remove(folder.predictions(source, "val", "").parent)
     return removed
-
-
-def _take_away_validation(job: Job) -> list[str]:
-    """Deletes maps and masks of other validation photographs than there are now."""
-    outdated = [name for name in job.artifacts if "val" in Path(name).parts and _is_outdated(job, name)]
-    for name in outdated:
-        _remove(job.path(name))
-        job.folder.scores.unlink(missing_ok=True)
-    return outdated
 
 
 def _is_outdated(job: Job, name: str) -> bool:

@@ -31,11 +31,9 @@ def amend_command(parser: ArgumentParser, arguments: list[str]) -> int:
     if parsed.exclude is not None:
         config = checked(replace(config, data=replace(config.data, exclude=_place(parsed.exclude, config.data.root))))
     done = amend(config, folder.root)
-    if not (done.changed or done.removed or done.validation):
+    if not done.changed and not done.removed:
         print("nothing changed since the classifiers were trained")  # noqa: T201
         return 0
-    if done.validation:
-        print(f"validation photographs or their tags changed: {', '.join(done.validation)} will be made again")  # noqa: T201
     for name, words in list(done.changed.items())[:MOST_LINES]:
         print(f"{name}: {words}")  # noqa: T201
     if len(done.changed) > MOST_LINES:

@@ -102,12 +102,8 @@ def evenly(records: Sequence[Record], count: int) -> list[Record]:
     return [records[i * len(records) // count] for i in range(count)]
 
 
-def input_hash(dataset: DataSet, *, labels: bool = True) -> str:
+def input_hash(dataset: DataSet) -> str:
     """SHA-256 over ids, labels and image file sizes: tells whether a run goes on with the data it began with.
-
-    Args:
-        dataset: what to look at.
-        labels: whether they count.
 
     Raises:
         DataError: an image is gone.
@@ -118,5 +114,5 @@ def input_hash(dataset: DataSet, *, labels: bool = True) -> str:
             size = record.image.stat().st_size
         except OSError as error:
             raise DataError(record.image, f"cannot be read ({error.strerror})") from error
-        digest.update(f"{record.id}\0{record.labels if labels else ''}\0{size}\n".encode())
+        digest.update(f"{record.id}\0{record.labels}\0{size}\n".encode())
     return digest.hexdigest()

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 BEGIN_AGAIN = "delete it to make it again, or choose another run folder"
-AMEND = "`sfc amend {run}` takes it away, so that `sfc run` makes it again; or choose another run folder"
-"""Advice where photographs or tags changed that nothing learnt from."""
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sfc.classify.stage import INPUT, corrections
-from sfc.data.records import input_hash
-from sfc.engine.stage import AMEND, Artifact, Job, Stage, each_missing
+from sfc.classify.stage import corrections
+from sfc.engine.stage import Artifact, Job, Stage
+from sfc.errors import DataError
 from sfc.settings.read import plain_values
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
-    from typing import Any
 
     from sfc.data.records import Record
 
@@ -36,17 +35,12 @@ def _artifacts(job: Job) -> list[Artifact]:
 
 
 def _cams(job: Job, split: str) -> Artifact:
-    def images() -> Mapping[str, Any]:
-        # Those of training are in the classifier, which is among the inputs.
-        return corrections(job) if split == "train" else {INPUT: input_hash(job.data.split(split))}
-
     return Artifact(
         f"cams/{split}",
         f"CAMs of {split}",
         {"localize": plain_values(asdict(job.config.localize))},
         inputs=("classify",),
-        facts=images,
-        advice=AMEND.format(run=job.folder.root.parent) if split != "train" else Artifact.advice,
+        facts=(lambda: corrections(job)) if split == "train" else dict,
         missing=lambda: _missing_cams(job, split),
     )
 
@@ -54,8 +48,21 @@ def _cams(job: Job, split: str) -> Artifact:
 def _missing_cams(job: Job, split: str) -> Path | None:
     from sfc.localize.store import cam_path
 
-    folder = job.folder.cams(split)
-    return each_missing(cam_path(folder, record.id) for record in job.data.split(split).records)
+    folder, records = job.folder.cams(split), job.data.split(split).records
+    return next((cam_path(folder, record.id) for record in records if not _is_made(job, split, record)), None)
+
+
+def _is_made(job: Job, split: str, record: Record) -> bool:
+    """Whether the CAMs of an image are there; of validation, from whose tags nothing learnt, those of today's tags."""
+    from sfc.localize.store import cam_path, stored_keys
+
+    path = cam_path(job.folder.cams(split), record.id)
+    if split == "train" or job.config.localize.labels != "given" or not path.exists():
+        return path.exists()
+    try:
+        return stored_keys(path).tolist() == [0, *(1 + label for label in record.labels)]
+    except DataError:
+        return True  # whoever needs its maps says what is wrong with it
 
 
 def _localize(job: Job) -> None:
@@ -76,8 +83,8 @@ def _localize(job: Job) -> None:
     for split in _splits(job):
         folder, records = job.folder.cams(split), job.data.split(split).records
 
-        def is_finished(record: Record, folder: Path = folder) -> bool:
-            return cam_path(folder, record.id).exists()
+        def is_finished(record: Record, split: str = split) -> bool:
+            return _is_made(job, split, record)
 
         def cams(batch: Sequence[Record], folder: Path = folder) -> None:
             images = [read_image(record.image, record.longest) for record in batch]

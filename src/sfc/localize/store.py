@@ -15,9 +15,10 @@ import lzma
 import math
 import struct
 import zipfile
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from sfc.errors import DataError
 from sfc.run.files import atomic_write
 
 Array = NDArray[Any]
+Value = TypeVar("Value")
 
 SUFFIX = ".cam"
 ERROR = 0.009
@@ -119,15 +121,31 @@ def load_cams(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArr
     Raises:
         DataError: the file is missing, truncated, damaged, or something else.
     """
+    keys, cams = _read(path, lambda data: _read_compact(data) if data.startswith(_MAGIC) else _read_lossless(data))
+    return keys, cams[0], cams[1]
+
+
+def stored_keys(path: Path) -> NDArray[np.int64]:
+    """The keys alone of what `save_cams` wrote; no map is decoded. Raises DataError as `load_cams`."""
+    return _read(path, _compact_keys)
+
+
+def _read(path: Path, parse: Callable[[bytes], Value]) -> Value:
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(path, f"the CAMs of this image cannot be read ({error.strerror})") from error
     try:
-        keys, cams = _read_compact(data) if data.startswith(_MAGIC) else _read_lossless(data)
+        return parse(data)
     except _DAMAGE as error:
         raise DataError(path, "the CAM file is truncated or damaged; delete it and localize again") from error
-    return keys, cams[0], cams[1]
+
+
+def _compact_keys(data: bytes) -> Array:
+    if not data.startswith(_MAGIC):
+        return _read_lossless(data)[0]
+    with lzma.open(io.BytesIO(data), format=lzma.FORMAT_XZ) as file:
+        return np.array(json.loads(file.readline())["keys"], dtype=np.int64)
 
 
 def _sound_keys(keys: Array) -> bool:

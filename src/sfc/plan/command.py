@@ -82,9 +82,9 @@ def settle(
     if is_new:
         plan_run(Path(source), options, own, budget)
     found = [path for path in (own.config, own.plan) if path.is_file()][:1]
+    config = checked(load_settings(RunConfig, found, options))
     if not found and "data" not in options:
         raise ConfigError(f"{folder}: there is no run here; name a data set, or a recipe with --config NAME")
-    config = checked(load_settings(RunConfig, found, options))
     if source:
         require_source(config, Path(source), own)
     return config, folder

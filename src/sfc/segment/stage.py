@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sfc.data.records import input_hash
-from sfc.engine.stage import AMEND, Artifact, Job, Stage, claim, each_missing, finish_training
+from sfc.engine.stage import Artifact, Job, Stage, claim, each_missing, finish_training
 from sfc.errors import ConfigError
 from sfc.run.folder import CHECKPOINT
 from sfc.settings.read import plain_values
@@ -66,8 +66,6 @@ def _predictions(job: Job, source: str, way: Way) -> Artifact:
         f"masks of val ({way})",
         {"predict": {name: settings[name] for name in names}},
         inputs=(segmenter_name(source),),
-        facts=lambda: {"images": input_hash(job.data.split("val"), labels=False)},
-        advice=AMEND.format(run=job.folder.root.parent),
         missing=lambda: _missing_mask(job, source, way),
     )
 
