@@ -144,7 +144,7 @@ def test_each_loss_has_a_weight_of_its_own(tmp_path: Path) -> None:
 
 
 def test_losses_on_cams_start_where_the_settings_say(tmp_path: Path) -> None:
-    """Until then it is the training of classification alone, whatever was killed in between."""
+    """Until then it is the training of classification alone."""
     data = squares(tmp_path / "images")
     loss = replace(CONFIG.classify.loss, start=0.5)
     late, alone = (
