@@ -171,9 +171,10 @@ def test_a_loss_that_looks_at_half_size_needs_that_pass(tmp_path: Path, weight: 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_killed_between_checkpoints_and_resumed_is_bit_identical(tmp_path: Path, threads: int) -> None:
-    config = replace(CONFIG, machine=replace(CONFIG.machine, threads=threads, workers=1))
+@pytest.mark.parametrize(("threads", "start"), [(1, 0.0), (2, 0.75)])
+def test_killed_between_checkpoints_and_resumed_is_bit_identical(tmp_path: Path, threads: int, start: float) -> None:
+    config = with_classify(CONFIG, loss=replace(CONFIG.classify.loss, start=start))
+    config = replace(config, machine=replace(config.machine, threads=threads, workers=1))
     data = squares(tmp_path / "images")
     whole = train(tmp_path / "whole", config, data)
 
