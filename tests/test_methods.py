@@ -47,7 +47,12 @@ def test_cam_switches_off_every_part_and_nothing_else(recipe: str, half: bool) -
     before, changed = values(config), changes(config, "cam-half" if half else "cam")
     after = values(config.of_method("cam"))
     # What acts through those parts alone is the same in every baseline.
-    for name, value in (("classify.network.consistency_gradient", 1.0), ("classify.loss.coefficient", "off")):
+    alone = (
+        ("classify.network.consistency_gradient", 1.0),
+        ("classify.loss.coefficient", "off"),
+        ("classify.loss.start", 0.0),
+    )
+    for name, value in alone:
         assert after[name] == value
         changed.pop(name, None)
     assert changed == {
