@@ -98,13 +98,17 @@ def test_a_corrected_tag_is_made_again_alone(
     assert "nothing changed" in capfd.readouterr().out
 
 
-def test_a_corrected_tag_of_validation_needs_no_amending(place: Path, trained: Path) -> None:
+def test_a_corrected_tag_of_validation_needs_no_amending(
+    place: Path, trained: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Nothing learnt from it: its maps are made again, and a segmenter is not told the tags."""
     run, table = place / "run", trained / "data" / "val.csv"
     before, weights = table.read_bytes(), made(run, "cam/*/**/checkpoint.pt")
     maps, masks = made(run, "cam/cams/val/**/*.cam"), made(run, "cam/predictions/crf/val/single/**/*.png")
     try:
         new = correct(table, 2)
+        assert main(["evaluate", "--run", str(run)]) == 2
+        assert "2.cam: not from what is there now (CAMs of val); run `sfc localize` first" in capfd.readouterr().err
         assert main(["run", "--run", str(run)]) == 0
         keys, *_ = load_cams(cam_path(run / "cam" / "cams" / "val", "val/2"))
         classes = (trained / "data" / "classes.txt").read_text().split()

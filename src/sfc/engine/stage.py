@@ -40,7 +40,7 @@ class Artifact:
         explain: what changed in them, in words, for the refusal.
         advice: what to do where something it was made from changed.
         is_training: the folder of a training, known by its checkpoint and finished with its last step.
-        missing: for images, the first file that is not there yet; None where all are.
+        missing: for images, the first file that is to be made, or made again; None where all are there.
         made_by: the stage, entered by `register`.
     """
 
@@ -151,7 +151,8 @@ class Job:
             raise ConfigError(f"{self.path(name)}: the training of the {artifact.what} is not finished; {advice}")
         missing = artifact.missing()
         if missing is not None:
-            raise ConfigError(f"{missing}: no such file ({artifact.what}); {advice}")
+            fault = "not from what is there now" if missing.exists() else "no such file"
+            raise ConfigError(f"{missing}: {fault} ({artifact.what}); {advice}")
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ REPEAT_BELOW, REPEAT_FROM = 0.2, 1000
 Validation, same steps: 3,131 photographs 43.6 without, 46.7 with it (one seed); 300, where a rare class has 3 to 11,
 -1.0 and +1.6 points (two looks; docs/log.md). Between them, and other shares, were not measured."""
 RELATION_STEPS = 540
-"""Steps of a relation network, of 16 crops each: 540 with 300 photographs, 585 with 3,131; 27 steps with 300 lost 7
-points (docs/log.md)."""
+"""Steps of a relation network, of 16 crops each: 540 with 300 photographs, 585 with 3,131. 27 steps of another
+optimiser, with another background, lost 7 points with 300 (docs/log.md)."""
 MOST_EPOCHS = 60
 """Nobody waits for more passes over a few photographs; not measured."""
 REPEAT_TIMES = 1.05
