@@ -40,7 +40,7 @@ def test_the_tables_are_those_that_were_measured() -> None:
 def test_photographs_and_masks_have_the_working_size_and_the_classes_of_the_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With short tables. A photograph of 500 × 300 whose mask has a cat, a bird, which is no class here, and a border."""
+    """Short tables; a photograph of 500 × 300 whose mask has a cat, a bird, which is no class here, and a border."""
     script, tables = shutil.copy(SCRIPT, tmp_path), tmp_path / TABLES.name
     tables.mkdir()
     shutil.copy(TABLES / "classes.txt", tables)
