@@ -52,7 +52,7 @@ def judged(signs: Sequence[ClassSigns], baseline: Verdict | None = None) -> Verd
         baseline: the verdict on the run's first system, on the same photographs; None for that system itself.
     """
     if not signs:
-        return Verdict(float("nan"), (), (), "no photograph shows a class, so nothing can be said of the maps", ())
+        return Verdict(float("nan"), (), (), "no maps of photographs with tags, so nothing can be said of them", ())
     soundness = 1 - sum(entry.level + entry.missed + entry.doubt for entry in signs) / len(signs)
     flat = tuple(entry.name for entry in signs if entry.level >= FLAT_LEVEL)
     lost = tuple(entry.name for entry in signs if entry.missed >= LOST)
