@@ -127,6 +127,35 @@ def test_images_of_rare_classes_are_shown_more_often(tmp_path: Path, monkeypatch
         assert sum(index >= 18 for index in indices) in (4, 5, 6)
 
 
+def test_the_loss_is_that_of_adjusted_logits() -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Conv2d(3, 3, 1)
+    image, label = torch.randn(2, 3, 6, 7), torch.randint(0, 3, (2, 6, 7), dtype=torch.uint8)
+    offsets = torch.tensor([0, -0.5, -2.0])
+    terms = module.SegmentObjective(net, (1.0,), offsets)(image, label, torch.tensor([84.0]))
+    adjusted = net(image) + offsets[:, None, None]
+    torch.testing.assert_close(terms["total"], torch.nn.functional.cross_entropy(adjusted, label.long()))
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5])
+def test_logits_are_adjusted_by_how_many_images_show_a_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strength: float
+) -> None:
+    data = halves(tmp_path / "images")
+    data = replace(data, records=data.records[:6:2] + data.records[1:2])  # three of "bright", one of "red"
+    offsets: list[list[float]] = []
+    forward = module.SegmentObjective.forward
+
+    def watched(self: module.SegmentObjective, **batch: torch.Tensor) -> dict:
+        offsets.append(self.offsets.flatten().tolist())
+        return forward(self, **batch)
+
+    monkeypatch.setattr(module.SegmentObjective, "forward", watched)
+    train_on(data, tmp_path / "run", with_training(logit_adjustment=strength, epochs=1))
+    assert offsets
+    assert offsets[0] == pytest.approx([0, 0, strength * np.log(1 / 3)])
+
+
 def test_factors_and_weight_decay_are_the_published_ones(tmp_path: Path) -> None:
     published = SegmentConfig().training
     config = replace(FROZEN, training=replace(published, batch=4, epochs=1))

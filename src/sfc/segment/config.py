@@ -20,6 +20,8 @@ class SegmenterTrainingConfig(TrainingConfig):
             decay).
         repeat_below: share of the training images below which a class is rare: an epoch shows an image √(this / share
             of its rarest class) times as often as one without (repeat factor sampling, LVIS); 0: all alike.
+        logit_adjustment: how far the network is kept from preferring frequent classes because they are frequent (τ of
+            logit adjustment); 0: not at all; 1: as if all classes were shown by equally many images.
     """
 
     optimiser: Literal["sgd", "sgd-released", "adamw"] = "sgd"
@@ -29,6 +31,7 @@ class SegmenterTrainingConfig(TrainingConfig):
     epochs: Annotated[int, Limits(1)] = 19
     head_factors: Annotated[tuple[float, float], Limits(0)] = (10.0, 20.0)
     repeat_below: Share = 0.0
+    logit_adjustment: Annotated[float, Limits(0)] = 0.0
 
 
 @dataclass(frozen=True)

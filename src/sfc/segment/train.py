@@ -24,7 +24,7 @@ from sfc.networks.quickening import compile_gradients
 from sfc.networks.stand_in import synchronise_norms
 from sfc.run.folder import CHECKPOINT
 from sfc.segment.config import SegmentConfig
-from sfc.segment.loss import Size, label_counts, pyramid, segmentation_losses
+from sfc.segment.loss import Size, label_counts, logit_offsets, pyramid, segmentation_losses
 from sfc.segment.networks import build_segmenter
 from sfc.segment.segmenter import Segmenter
 from sfc.settings.read import plain_values
@@ -39,9 +39,12 @@ POLY_EVERY = 10
 class SegmentObjective(nn.Module):
     """The losses of one batch as a module, as DDP wants it."""
 
-    def __init__(self, net: Segmenter, scales: Sequence[float]) -> None:
+    offsets: Tensor
+
+    def __init__(self, net: Segmenter, scales: Sequence[float], offsets: Tensor) -> None:
         super().__init__()
         self.net, self.scales = net, scales
+        self.register_buffer("offsets", offsets[:, None, None], persistent=False)
         self.names = [f"scale_{scale:g}" for scale in scales] + ["maximum"] * (len(scales) > 1)
 
     def forward(self, image: Tensor, label: Tensor, counts: Tensor) -> dict[str, Tensor]:
@@ -52,7 +55,8 @@ class SegmentObjective(nn.Module):
             label: uint8 [N, H, W], 255 ignored.
             counts: [terms], mean over processes and parts of `label_counts`.
         """
-        losses = segmentation_losses(pyramid(self.net, image, self.scales), label, counts)
+        logits = [each + self.offsets for each in pyramid(self.net, image, self.scales)]
+        losses = segmentation_losses(logits, label, counts)
         return {**dict(zip(self.names, losses, strict=True)), "total": torch.stack(losses).sum()}
 
 
@@ -136,11 +140,12 @@ def train_segmenter(
     share = max(1, config.training.batch // fabric.world_size)
     # In parts is the same as at once, but for batch norms that learn.
     batches = BatchSplitter(fabric, _grids(net, config), min(PARTS, share) if net.frozen_norm else 1, net.pixels)
-    below = config.training.repeat_below
+    shown, below = train.label_matrix(), config.training.repeat_below
+    offsets = logit_offsets(shown, config.training.logit_adjustment)
     weights, biases = net.head_parameters()
     weight_factor, bias_factor = config.training.head_factors
     training = Training(
-        objective=SegmentObjective(net, config.scales),
+        objective=SegmentObjective(net, config.scales, offsets),
         model=net,
         samples=LabelledSet(train, labels, config.input, seed),
         groups=[
@@ -157,7 +162,7 @@ def train_segmenter(
         warmup=warmup_steps(config.training),
         poly_every=POLY_EVERY,
         before_step=batches,
-        image_weights=repeat_weights(train.label_matrix(), below) if below else None,
+        image_weights=repeat_weights(shown, below) if below else None,
         split=batches.split,
     )
     fit(fabric, training, config.training, machine, folder, title)
