@@ -73,7 +73,7 @@ def train_segmenter(data: Path, folder: Path, method: str, seed: int, epochs: in
         "data.val": (data / "val.csv").resolve(),
         "segment.training.epochs": epochs,
         "segment.training.repeat_below": 0,  # as `sfc plan` has it for so few
-        "segment.training.logit_adjustment": 0,
+        "predict.logit_adjustment": 0,
         "predict.ways": '["multi", "multi+crf"]',
     }
     flat = [word for name, value in options.items() for word in (f"--{name}", str(value))]

@@ -25,7 +25,6 @@ from sfc.segment.config import PredictConfig
 from sfc.segment.deeplab import DeepLabV2Settings
 from sfc.segment.model import Model
 from sfc.segment.networks import SegmenterSection, build_segmenter
-from sfc.segment.probabilities import ImageLogits
 from sfc.segment.segmenter import Segmenter, SegmenterConfig
 
 COMPACT = SegmenterSection(backbone="compact", weights="none", deeplab_v2=DeepLabV2Settings(atrous_rates=(1, 2)))
@@ -76,7 +75,7 @@ def disagreement(path: Path, model: Model) -> float:
     largest = 0.0
     for size in SIZES:
         (found,) = session.run(None, {"image": images(*size)})
-        expected = np.stack([ImageLogits(model.net, image).probabilities() for image in images(*size)])
+        expected = np.stack([model.probabilities(image, "single") for image in images(*size)])
         assert expected.std(axis=(2, 3)).min() > 0.01
         assert found.dtype == np.float32
         assert found.shape == expected.shape
@@ -95,6 +94,15 @@ def test_onnxruntime_agrees_with_torch_at_any_size(
     assert capfd.readouterr() == ("", "")
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     assert all(torch.equal(value, before[key]) for key, value in model.net.state_dict().items())
+    assert disagreement(tmp_path / "model.onnx", model) < 1e-4
+
+
+def test_what_a_network_is_used_to_is_in_the_file(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    model = model_of(build_segmenter(COMPACT, 3, blank=True))
+    model = replace(model, predict=PredictConfig(logit_adjustment=0.5))
+    model.net.log_share.copy_(torch.tensor([0.0, -0.5, -3.0]))
+    export_onnx(model, tmp_path / "model.onnx")
     assert disagreement(tmp_path / "model.onnx", model) < 1e-4
 
 

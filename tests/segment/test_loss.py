@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from sfc.segment.loss import label_counts, logit_offsets, pyramid, resize_labels, segmentation_losses
+from sfc.segment.loss import label_counts, pyramid, resize_labels, segmentation_losses
 
 
 @pytest.mark.parametrize("size", [(41, 41), (31, 7), (321, 253), (1, 1)])
@@ -64,38 +64,3 @@ def test_nothing_but_ignored_cells_costs_nothing_and_has_no_gradient() -> None:
     loss.backward()
     assert loss.item() == 0
     assert not logits.grad.any()
-
-
-@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
-def test_offsets_are_the_logarithm_of_how_often_a_class_is_shown_against_the_most_frequent(strength: float) -> None:
-    labels = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=np.float32)
-    found = logit_offsets(labels, strength)
-    # Shown by 4, 2 and no images; one that no image shows counts as shown by one.
-    assert found.dtype == torch.float32
-    assert found.tolist() == pytest.approx([0, 0, strength * math.log(2 / 4), strength * math.log(1 / 4)])
-
-
-def test_no_image_and_no_class_have_offsets_of_zero() -> None:
-    assert logit_offsets(np.zeros((3, 2)), 1.0).tolist() == [0, 0, 0]
-
-
-@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
-def test_with_offsets_a_network_that_sees_nothing_prefers_no_class_for_its_frequency(strength: float) -> None:
-    # 64 images show the first class, 8 the second; all look alike, so that only frequency is there to be learnt.
-    labels = np.zeros((72, 2))
-    labels[:64, 0] = labels[64:, 1] = 1
-    cells = torch.tensor([[1] * 64 + [2] * 8], dtype=torch.uint8)[None]
-    logits = torch.zeros(3, requires_grad=True)
-    optimiser = torch.optim.LBFGS([logits], max_iter=100)
-    offsets = logit_offsets(labels, strength)
-
-    def loss() -> torch.Tensor:
-        optimiser.zero_grad()
-        adjusted = (logits + offsets)[None, :, None, None].expand(1, 3, 1, 72)
-        (total,) = segmentation_losses([adjusted], cells, label_counts(cells, [(1, 72)]))
-        total.backward()
-        return total
-
-    optimiser.step(loss)
-    preference = (logits[1] - logits[2]).item()
-    assert preference == pytest.approx((1 - strength) * math.log(8), abs=0.01)

@@ -99,6 +99,17 @@ def test_probabilities_are_those_of_the_settings_and_the_way() -> None:
         model.probabilities(image.astype(np.float32))
 
 
+def test_what_a_network_is_used_to_travels_with_it(tmp_path: Path) -> None:
+    model = untrained(predict=replace(PREDICT, logit_adjustment=0.5))
+    assert model.net.log_share.numel() == 3
+    model.net.log_share.copy_(torch.tensor([0.0, -0.5, -3.0]))
+    save_model(model, tmp_path / "model")
+    found = sfc.load(tmp_path / "model").probabilities(picture())
+    logits = ImageLogits(model.net, picture(), logit_adjustment=0.5)
+    np.testing.assert_array_equal(found, logits.probabilities((1.0, 0.5), mirror=True, pooling="mean"))
+    assert (found[2] > untrained().probabilities(picture())[2]).all()
+
+
 def test_large_images_go_through_in_tiles() -> None:
     model, image = untrained(), picture(TILE + 70, 60)
     assert len(list(Predictor(model.net, PREDICT).strips(image, ("multi",)))) == 2
@@ -177,7 +188,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], type[SFCError], str]] = {
     "another format": (
         lambda folder: edit(folder, lambda content: content.update(format=1)),
         CheckpointError,
-        r"config\.json: format 1; this version of sfc reads 3$",
+        r"config\.json: format 1; this version of sfc reads 4$",
     ),
     "no background": (
         lambda folder: edit(folder, lambda content: content["classes"].pop(0)),
@@ -227,7 +238,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], type[SFCError], str]] = {
     "another class": (
         lambda folder: edit(folder, lambda content: content["classes"].append("fish")),
         CheckpointError,
-        r"model\.safetensors: not the weights of the network in config\.json \(branches\.0\.weight does not fit\)$",
+        r"model\.safetensors: not the weights of the network in config\.json \(log_share does not fit\)$",
     ),
     "other weights": (
         lambda folder: edit(folder, lambda content: content["network"]["deeplab_v2"].update(atrous_rates=[1])),

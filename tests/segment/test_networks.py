@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -16,7 +18,7 @@ from sfc.errors import CheckpointError, ConfigError
 from sfc.networks.backbone import Backbone
 from sfc.segment.deeplab import DeepLabV2, DeepLabV2Settings
 from sfc.segment.networks import SegmenterSection, build_segmenter
-from sfc.segment.segmenter import SegmenterConfig
+from sfc.segment.segmenter import SegmenterConfig, log_shares
 
 SMALL = SegmenterSection(backbone="resnet18")
 UNET = SegmenterSection(architecture="Unet", backbone="resnet18")
@@ -40,6 +42,20 @@ def test_deeplab_v2_is_a_sum_of_atrous_branches_over_a_dilated_backbone() -> Non
     assert net(x).shape == (1, 5, 9, 13)
     assert net.stride == 8
     torch.testing.assert_close(net(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_shares_are_of_images_against_the_most_frequent_class() -> None:
+    labels = np.array([[1, 1, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=np.float32)
+    found = log_shares(labels)
+    # Shown by 4, 2 and no images; one that no image shows counts as shown by one. The background counts as the first.
+    assert found.dtype == torch.float32
+    assert found.tolist() == pytest.approx([0, 0, math.log(2 / 4), math.log(1 / 4)])
+    assert log_shares(np.zeros((3, 2))).tolist() == [0, 0, 0]
+
+
+def test_a_network_is_used_to_no_class_before_its_training() -> None:
+    net = build_segmenter(SegmenterSection(backbone="compact", weights="none"), 4)
+    assert net.state_dict()["log_share"].tolist() == [0, 0, 0, 0]
 
 
 def test_published_crop_has_the_published_grid() -> None:

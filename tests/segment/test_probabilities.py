@@ -107,6 +107,23 @@ def test_the_two_poolings_and_the_mirror_differ() -> None:
     assert np.abs(plain - mirrored).max() > 1e-3
 
 
+@pytest.mark.parametrize("pooling", ["maximum", "mean"])
+def test_adjusted_logits_are_those_of_a_network_with_the_offsets_in_it(
+    pooling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, scales = Brightness(), (1.0, 0.5)
+    net.log_share = torch.tensor([0.0, -2.0, -3.0])
+    plain = ImageLogits(net, IMAGE).probabilities(scales, mirror=True, pooling=pooling)
+    single = ImageLogits(net, IMAGE, logit_adjustment=0.5).probabilities()
+    found = ImageLogits(net, IMAGE, logit_adjustment=0.5).probabilities(scales, mirror=True, pooling=pooling)
+    np.testing.assert_allclose(plain, expected(scales, True, pooling), atol=1e-5)
+    forward, offsets = Brightness.forward, torch.tensor([0.0, 1.0, 1.5])[:, None, None]
+    monkeypatch.setattr(Brightness, "forward", lambda self, image: forward(self, image) + offsets)
+    np.testing.assert_allclose(single, expected((1.0,), False, pooling), atol=1e-5)
+    np.testing.assert_allclose(found, expected(scales, True, pooling), atol=1e-5)
+    assert np.abs(found - plain).max() > 0.1
+
+
 def test_what_is_no_image_is_refused() -> None:
     for image in (IMAGE.astype(np.float32), IMAGE[:, :, 0], IMAGE[:0]):
         with pytest.raises(ValueError, match="image must be uint8"):
@@ -155,6 +172,15 @@ def test_every_way_is_what_it_says() -> None:
     np.testing.assert_array_equal(masks["single"].labels, single.argmax(axis=0))
     assert masks["multi+crf"].labels.dtype == np.uint8
     assert masks["single"].doubt == strip.doubt["single"] == doubt(single)
+
+
+def test_every_way_has_its_logits_adjusted() -> None:
+    net, config = Brightness(), PredictConfig(scales=(1.0, 0.5), logit_adjustment=0.3)
+    net.log_share = torch.tensor([0.0, -2.0, -3.0])
+    (strip,) = Predictor(net, config).strips(IMAGE, ("single", "multi"))
+    adjusted = ImageLogits(net, IMAGE, logit_adjustment=0.3)
+    np.testing.assert_array_equal(strip.probabilities["single"], adjusted.probabilities())
+    np.testing.assert_array_equal(strip.probabilities["multi"], adjusted.probabilities((1.0, 0.5)))
 
 
 def test_the_network_sees_each_size_once(monkeypatch: pytest.MonkeyPatch) -> None:

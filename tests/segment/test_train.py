@@ -127,33 +127,13 @@ def test_images_of_rare_classes_are_shown_more_often(tmp_path: Path, monkeypatch
         assert sum(index >= 18 for index in indices) in (4, 5, 6)
 
 
-def test_the_loss_is_that_of_adjusted_logits() -> None:
-    torch.manual_seed(0)
-    net = torch.nn.Conv2d(3, 3, 1)
-    image, label = torch.randn(2, 3, 6, 7), torch.randint(0, 3, (2, 6, 7), dtype=torch.uint8)
-    offsets = torch.tensor([0, -0.5, -2.0])
-    terms = module.SegmentObjective(net, (1.0,), offsets)(image, label, torch.tensor([84.0]))
-    adjusted = net(image) + offsets[:, None, None]
-    torch.testing.assert_close(terms["total"], torch.nn.functional.cross_entropy(adjusted, label.long()))
-
-
-@pytest.mark.parametrize("strength", [0.0, 0.5])
-def test_logits_are_adjusted_by_how_many_images_show_a_class(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strength: float
-) -> None:
+def test_a_trained_network_knows_how_many_images_showed_each_class(tmp_path: Path) -> None:
     data = halves(tmp_path / "images")
     data = replace(data, records=data.records[:6:2] + data.records[1:2])  # three of "bright", one of "red"
-    offsets: list[list[float]] = []
-    forward = module.SegmentObjective.forward
-
-    def watched(self: module.SegmentObjective, **batch: torch.Tensor) -> dict:
-        offsets.append(self.offsets.flatten().tolist())
-        return forward(self, **batch)
-
-    monkeypatch.setattr(module.SegmentObjective, "forward", watched)
-    train_on(data, tmp_path / "run", with_training(logit_adjustment=strength, epochs=1))
-    assert offsets
-    assert offsets[0] == pytest.approx([0, 0, strength * np.log(1 / 3)])
+    config = with_training(epochs=1)
+    train_on(data, tmp_path / "run", config)
+    net = load_segmenter(config, SEED, CLASSES, tmp_path / "run")
+    assert net.log_share.tolist() == pytest.approx([0, 0, np.log(1 / 3)])
 
 
 def test_factors_and_weight_decay_are_the_published_ones(tmp_path: Path) -> None:
@@ -347,6 +327,16 @@ def test_run_of_another_class_count_or_other_masks_is_refused(tmp_path: Path) ->
     one = tuple(replace(record, labels=(0,)) for record in more.records)
     with pytest.raises(DataError, match=r"mask values 2 are beyond the 1 classes"):
         train_on(replace(more, classes=("bright",), records=one), tmp_path / "fewer", config)
+
+
+def test_weights_of_an_earlier_version_are_refused_by_name(tmp_path: Path) -> None:
+    config, folder = with_training(epochs=1), tmp_path / "run"
+    saved = train(folder, config)
+    del saved["fingerprint"]["format"]
+    torch.save(saved, folder / "checkpoint.pt")
+    for use in (lambda: train(folder, config), lambda: load_segmenter(config, SEED, CLASSES, folder)):
+        with pytest.raises(ConfigError, match=r"run/checkpoint\.pt was begun .*: format was None and is 2"):
+            use()
 
 
 def test_checkpoint_cut_in_half_is_named(tmp_path: Path) -> None:

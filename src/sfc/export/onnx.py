@@ -25,7 +25,7 @@ from sfc.data.class_list import BACKGROUND
 from sfc.errors import SFCError
 from sfc.run.files import atomic_write
 from sfc.segment.model import Model
-from sfc.segment.probabilities import ImageLogits
+from sfc.segment.probabilities import ImageLogits, adjusted
 from sfc.segment.segmenter import Segmenter
 
 LARGEST = 2**31 - 2**20
@@ -47,12 +47,13 @@ class _TookTooLong(BaseException):
 class _Photographs(nn.Module):
     """A segmenter with everything around it: uint8 [N, H, W, 3] to float32 [N, K, H, W]."""
 
-    def __init__(self, net: Segmenter) -> None:
+    def __init__(self, net: Segmenter, logit_adjustment: float) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.logit_adjustment = net, logit_adjustment
 
     def forward(self, image: Tensor) -> Tensor:
         logits = self.net(self.net.pixels.normalise(image.permute(0, 3, 1, 2)))
+        logits = adjusted(logits, self.net, self.logit_adjustment)
         size = [image.shape[1], image.shape[2]]
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=False).softmax(dim=1)
 
@@ -81,7 +82,7 @@ def export_onnx(model: Model, path: Path) -> None:
     with _silence():
         content = _exported(model, net, path)
         if find_spec("onnxruntime"):
-            _compare(content, net, path)
+            _compare(content, net, model.predict.logit_adjustment, path)
     with atomic_write(path) as file:
         file.write(content)
 
@@ -94,7 +95,7 @@ def _exported(model: Model, net: Segmenter, path: Path) -> bytes:
     try:
         with torch.no_grad(), _patience(PATIENCE):
             program = torch.onnx.export(
-                _Photographs(net).eval(),
+                _Photographs(net, model.predict.logit_adjustment).eval(),
                 (torch.zeros(*TRACED, 3, dtype=torch.uint8),),
                 dynamo=True,
                 dynamic_shapes={"image": {0: "images", 1: "height", 2: "width"}},
@@ -140,7 +141,7 @@ def _describe(proto: Any, model: Model) -> None:
     onnx.helper.set_model_props(proto, texts)
 
 
-def _compare(content: bytes, net: Segmenter, path: Path) -> None:
+def _compare(content: bytes, net: Segmenter, logit_adjustment: float, path: Path) -> None:
     """Refuses a file whose answers are not torch's."""
     import onnxruntime
 
@@ -150,7 +151,9 @@ def _compare(content: bytes, net: Segmenter, path: Path) -> None:
     random = np.random.default_rng(0)
     for shape in COMPARED:
         images = random.integers(0, 256, (*shape, 3), dtype=np.uint8)
-        expected = np.stack([ImageLogits(net, image).probabilities() for image in images])
+        expected = np.stack(
+            [ImageLogits(net, image, logit_adjustment=logit_adjustment).probabilities() for image in images]
+        )
         try:
             (found,) = session.run(["probabilities"], {"image": images})
         except Exception as error:  # onnxruntime's errors share no class

@@ -20,8 +20,6 @@ class SegmenterTrainingConfig(TrainingConfig):
             decay).
         repeat_below: share of the training images below which a class is rare: an epoch shows an image √(this / share
             of its rarest class) times as often as one without (repeat factor sampling, LVIS); 0: all alike.
-        logit_adjustment: how far the network is kept from preferring frequent classes because they are frequent (τ of
-            logit adjustment); 0: not at all; 1: as if all classes were shown by equally many images.
     """
 
     optimiser: Literal["sgd", "sgd-released", "adamw"] = "sgd"
@@ -31,7 +29,6 @@ class SegmenterTrainingConfig(TrainingConfig):
     epochs: Annotated[int, Limits(1)] = 19
     head_factors: Annotated[tuple[float, float], Limits(0)] = (10.0, 20.0)
     repeat_below: Share = 0.0
-    logit_adjustment: Annotated[float, Limits(0)] = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,8 @@ class PredictConfig:
         mirror: average with the mirror image's answer. The field's other protocol is scales 0.5, 0.75, 1, 1.25, 1.5,
             with mirror, by `mean`.
         pooling: how scales are joined: `maximum` of the logits, as in training, or `mean` of the probabilities.
+        logit_adjustment: how far frequent classes are not preferred for being frequent, in all ways: τ of logit
+            adjustment; 0: as trained, 1: as if equally many training images showed each class.
         crf: dense CRF on the probabilities.
         ways: how validation images are predicted and scored, a row each: `single` is the image alone, as it is;
             `multi` has the scales, mirror and pooling above; `+crf` puts the dense CRF behind it.
@@ -71,6 +70,7 @@ class PredictConfig:
     scales: Scales = (1.0, 0.75, 0.5)
     mirror: bool = False
     pooling: Literal["maximum", "mean"] = "maximum"
+    logit_adjustment: Annotated[float, Limits(0)] = 0.0
     crf: CRFConfig = field(default_factory=lambda: CRFConfig(gaussian=(1.0, 3.0), bilateral=(67.0, 3.0, 4.0)))
     ways: tuple[Way, ...] = ("single", "single+crf", "multi", "multi+crf")
 
@@ -80,8 +80,9 @@ class PredictConfig:
         mirrored = ", each with its mirror" if self.mirror else ""
         kernels = (self.crf.gaussian, self.crf.bilateral)
         gaussian, bilateral = (" ".join(f"{value:g}" for value in values) for values in kernels)
+        adjusted = f"logits adjusted by {self.logit_adjustment:g}; " if self.logit_adjustment else ""
         return (
-            f"single: the image as it is; multi: scales {scales}{mirrored}, {self.pooling} over them; "
+            f"{adjusted}single: the image as it is; multi: scales {scales}{mirrored}, {self.pooling} over them; "
             f"crf: 10 updates, Gaussian {gaussian}, bilateral {bilateral}"
         )
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sfc.data.records import IGNORE
@@ -73,25 +71,6 @@ def label_counts(labels: Tensor, grids: Sequence[Size]) -> Tensor:
         grids: heights and widths.
     """
     return torch.stack([(resize_labels(labels, grid) != IGNORE).sum() for grid in grids]).float()
-
-
-def logit_offsets(labels: NDArray[np.floating], strength: float) -> Tensor:
-    """What training adds to the logits, so that the network itself need not prefer frequent classes.
-
-    Logit adjustment (Menon et al., ICLR 2021, eq. 10); the prior there is of labels, here the share of images that show
-    a class, which tags tell before there are masks.
-
-    Args:
-        labels: [images, C] of 0 and 1: which classes each image shows.
-        strength: τ; 0 gives zeros.
-
-    Returns:
-        float32 [C + 1]: τ log(images with the class / images with the most frequent one); 0 for the background, which
-        counts as the most frequent class. A class without images counts as one with a single image.
-    """
-    counts = np.maximum(labels.sum(axis=0, dtype=np.float64), 1.0)
-    offsets = strength * np.log(counts / counts.max())
-    return torch.from_numpy(np.concatenate([[0.0], offsets])).float()
 
 
 def segmentation_losses(logits: Sequence[Tensor], labels: Tensor, counts: Tensor) -> list[Tensor]:

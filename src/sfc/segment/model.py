@@ -29,7 +29,7 @@ from sfc.segment.segmenter import Segmenter, SegmenterConfig
 from sfc.settings.read import load_settings
 from sfc.settings.shared import NONE, PUBLISHED
 
-FORMAT = 3
+FORMAT = 4
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from sfc.networks.backbone import Backbone
 from sfc.segment.deeplab import DeepLabV2Architecture
 from sfc.segment.segmenter import Architecture, Segmenter, SegmenterConfig
@@ -41,4 +43,6 @@ def build_segmenter(
         from sfc.segment.library import LibraryArchitecture  # the library takes seconds to import
 
         architecture = LibraryArchitecture()
-    return architecture.build(config, num_classes, classifier, blank=blank)
+    net = architecture.build(config, num_classes, classifier, blank=blank)
+    net.register_buffer("log_share", torch.zeros(num_classes))
+    return net

@@ -152,7 +152,7 @@ class Predictor:
     ) -> Iterator[NDArray[np.float32]]:
         """Each way's probabilities; what two of them share is computed once."""
         config = self.config
-        logits = ImageLogits(self.net, image, self.precision)
+        logits = ImageLogits(self.net, image, self.precision, config.logit_adjustment)
         found: dict[str, NDArray[np.float32]] = {}
         for way in ways:
             size, _, crf = way.partition("+")

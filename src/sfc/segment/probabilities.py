@@ -21,6 +21,11 @@ LEAST = 0.01
 """Labels whose probability is below this everywhere take no part in the CRF."""
 
 
+def adjusted(logits: Tensor, net: Segmenter, logit_adjustment: float) -> Tensor:
+    """Logits [N, K, h, w] of a network less what they owe to how frequent a class is."""
+    return logits - logit_adjustment * net.log_share[:, None, None] if logit_adjustment else logits
+
+
 class ImageLogits:
     """What a network says of one image at any size, each computed once.
 
@@ -28,15 +33,19 @@ class ImageLogits:
         net: in evaluation mode.
         image: uint8 [H, W, 3].
         precision: `fp32` or `bf16` (autocast).
+        logit_adjustment: τ of logit - τ `log_share` (Menon et al., ICLR 2021, eq. 9; the prior there is of labels, here
+            the share of images that show a class, which tags tell).
 
     Raises:
         ValueError: the image is not uint8 [H, W, 3].
     """
 
-    def __init__(self, net: Segmenter, image: NDArray[np.uint8], precision: str = "fp32") -> None:
+    def __init__(
+        self, net: Segmenter, image: NDArray[np.uint8], precision: str = "fp32", logit_adjustment: float = 0.0
+    ) -> None:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ValueError(f"image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
-        self._net, self._precision = net, precision
+        self._net, self._precision, self._logit_adjustment = net, precision, logit_adjustment
         self._device = next(net.parameters()).device
         pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).to(self._device)
         self._pixels = net.pixels.normalise(pixels.permute(2, 0, 1)[None])
@@ -78,7 +87,8 @@ class ImageLogits:
         if (scale, mirrored) not in self._found:
             pixels = self._pixels.flip(3) if mirrored else self._pixels
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
-                self._found[scale, mirrored] = self._net(at_scale(pixels, scale)).float()
+                logits = self._net(at_scale(pixels, scale)).float()
+            self._found[scale, mirrored] = adjusted(logits, self._net, self._logit_adjustment)
         return self._found[scale, mirrored]
 
 

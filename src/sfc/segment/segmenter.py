@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from torch import nn
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from sfc.data.pixels import IMAGENET_PIXELS, PixelValues
 from sfc.networks.backbone import BATCH_NORMS, Backbone
@@ -55,6 +58,20 @@ class Architecture(Part, Protocol):
         ...
 
 
+def log_shares(labels: NDArray[np.floating]) -> Tensor:
+    """How much a network is used to each class: what logit adjustment takes away from its logits.
+
+    Args:
+        labels: [images, C] of 0 and 1, which classes each image of its training shows.
+
+    Returns:
+        float32 [1 + C]: log(images with the class / images with the most frequent one), and 0 for the background, which
+        counts as the most frequent class. A class without images counts as one with a single image.
+    """
+    counts = np.maximum(labels.sum(axis=0, dtype=np.float64), 1.0)
+    return torch.from_numpy(np.log(np.concatenate([[counts.max()], counts]) / counts.max())).float()
+
+
 class Segmenter(nn.Module):
     """What every segmentation network is to training and prediction.
 
@@ -68,10 +85,12 @@ class Segmenter(nn.Module):
     Attributes:
         stride: pixels of the image to a cell of the logits; sizes are rounded up.
         pixels: what pixels its weights want; the caller normalises.
+        log_share: float32 [K], see `log_shares`; of the images that it was trained on, zeros before that.
     """
 
     stride: int
     pixels: PixelValues = IMAGENET_PIXELS
+    log_share: Tensor
 
     def __init__(self, frozen_norm: bool) -> None:
         super().__init__()

@@ -59,7 +59,8 @@ def _segmenter(job: Job, source: str) -> Artifact:
 
 def _predictions(job: Job, source: str, way: Way) -> Artifact:
     settings = plain_values(asdict(job.config.predict))
-    names = ["scales", "mirror", "pooling"] if way.startswith("multi") else []
+    names = ["logit_adjustment"]
+    names += ["scales", "mirror", "pooling"] if way.startswith("multi") else []
     names += ["crf"] if way.endswith("+crf") else []
     return Artifact(
         predictions_name(source, way),

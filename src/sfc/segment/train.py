@@ -24,14 +24,16 @@ from sfc.networks.quickening import compile_gradients
 from sfc.networks.stand_in import synchronise_norms
 from sfc.run.folder import CHECKPOINT
 from sfc.segment.config import SegmentConfig
-from sfc.segment.loss import Size, label_counts, logit_offsets, pyramid, segmentation_losses
+from sfc.segment.loss import Size, label_counts, pyramid, segmentation_losses
 from sfc.segment.networks import build_segmenter
-from sfc.segment.segmenter import Segmenter
+from sfc.segment.segmenter import Segmenter, log_shares
 from sfc.settings.read import plain_values
 from sfc.settings.shared import MachineConfig
 
 PARTS = 2
 """Parts that a batch goes through one after the other, to save memory (kazuto1011/deeplab-pytorch: 5 × 2)."""
+FORMAT = 2
+"""Of the weights in a checkpoint; those of another have other names."""
 POLY_EVERY = 10
 """Steps between two changes of the learning rate (the same)."""
 
@@ -39,12 +41,9 @@ POLY_EVERY = 10
 class SegmentObjective(nn.Module):
     """The losses of one batch as a module, as DDP wants it."""
 
-    offsets: Tensor
-
-    def __init__(self, net: Segmenter, scales: Sequence[float], offsets: Tensor) -> None:
+    def __init__(self, net: Segmenter, scales: Sequence[float]) -> None:
         super().__init__()
         self.net, self.scales = net, scales
-        self.register_buffer("offsets", offsets[:, None, None], persistent=False)
         self.names = [f"scale_{scale:g}" for scale in scales] + ["maximum"] * (len(scales) > 1)
 
     def forward(self, image: Tensor, label: Tensor, counts: Tensor) -> dict[str, Tensor]:
@@ -55,8 +54,7 @@ class SegmentObjective(nn.Module):
             label: uint8 [N, H, W], 255 ignored.
             counts: [terms], mean over processes and parts of `label_counts`.
         """
-        logits = [each + self.offsets for each in pyramid(self.net, image, self.scales)]
-        losses = segmentation_losses(logits, label, counts)
+        losses = segmentation_losses(pyramid(self.net, image, self.scales), label, counts)
         return {**dict(zip(self.names, losses, strict=True)), "total": torch.stack(losses).sum()}
 
 
@@ -135,17 +133,18 @@ def train_segmenter(
     torch.manual_seed(seed)
     # Where a checkpoint holds every weight, the file or network that the first ones came from is not needed again.
     net = build_segmenter(config.network, len(train.classes) + 1, classifier, blank=begun)
+    shown = train.label_matrix()
+    net.log_share.copy_(log_shares(shown))
     synchronise_norms(fabric, net)
     compile_gradients(fabric, net)
     share = max(1, config.training.batch // fabric.world_size)
     # In parts is the same as at once, but for batch norms that learn.
     batches = BatchSplitter(fabric, _grids(net, config), min(PARTS, share) if net.frozen_norm else 1, net.pixels)
-    shown, below = train.label_matrix(), config.training.repeat_below
-    offsets = logit_offsets(shown, config.training.logit_adjustment)
+    below = config.training.repeat_below
     weights, biases = net.head_parameters()
     weight_factor, bias_factor = config.training.head_factors
     training = Training(
-        objective=SegmentObjective(net, config.scales, offsets),
+        objective=SegmentObjective(net, config.scales),
         model=net,
         samples=LabelledSet(train, labels, config.input, seed),
         groups=[
@@ -199,4 +198,4 @@ def load_segmenter(
 def _fingerprint(config: SegmentConfig, seed: int, classes: tuple[str, ...], net: Segmenter) -> dict[str, Any]:
     """What a network must share with a checkpoint to take its weights."""
     settings = plain_values(asdict(config))
-    return {"segment": settings, "seed": seed, "classes": list(classes), "pixels": net.pixels.plain()}
+    return {"format": FORMAT, "segment": settings, "seed": seed, "classes": list(classes), "pixels": net.pixels.plain()}
