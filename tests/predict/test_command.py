@@ -117,6 +117,7 @@ def test_crf_scales_tiles_and_method_change_the_masks(squares_run: Path, photos:
         "one size": ["--scales=[1]"],
         "mirror": ["--mirror=true"],
         "mean": ["--pooling=mean"],
+        "adjusted": ["--logit-adjustment=0.5"],
         "tiles": ["--tile=64"],
         "other method": ["--method=cam"],
     }
@@ -244,6 +245,9 @@ def test_predictions_become_coco_and_yolo(squares_run: Path, photos: Path, tmp_p
         (["export", "{run}", "--coco=x.json", "--method=cam"], "--method has nothing to act on"),
         (["predict", "{run}", "{photos}", "--scales=[]"], "--scales are factors from 0.01 to 16"),
         (["predict", "{run}", "{photos}", "--pooling=most"], "--pooling is maximum or mean, not most"),
+        (["predict", "{run}", "{photos}", "--logit-adjustment=-1"], "--logit-adjustment is at least 0, not -1"),
+        (["predict", "{run}", "{photos}", "--logit-adjustment=.nan"], "--logit-adjustment is at least 0, not nan"),
+        (["predict", "{run}", "{photos}", "--source=cams", "--logit-adjustment=0"], "are for a segmenter"),
         (["predict", "{run}", "{photos}", "--scales=[.nan]"], "--scales are factors from 0.01 to 16"),
         (["predict", "{run}", "{photos}", "--source=cams", "--mirror=true"], "are for a segmenter"),
         (["export", "{run}", "--model={tmp}/m", "--instances=true"], "--instances has nothing to act on"),

@@ -141,6 +141,16 @@ def test_masks_of_another_segmenter_are_refused(tmp_path: Path) -> None:
         predicted(other)
 
 
+def test_masks_of_another_adjustment_are_refused(tmp_path: Path) -> None:
+    val = halves(tmp_path / "images", "val", 1)
+    job = job_of(tmp_path, short(), val)
+    drive(job, SEGMENT)
+    job.config = replace(job.config, predict=replace(PREDICT, logit_adjustment=0.5))
+    register(job, STAGES)
+    with pytest.raises(ConfigError, match=r"predict\.logit_adjustment was 0\.0 and is 0\.5\. Choose"):
+        drive(job, SEGMENT)
+
+
 def test_a_segmenter_of_other_settings_is_refused(tmp_path: Path) -> None:
     drive(job_of(tmp_path, short()), SEGMENT)
     with pytest.raises(ConfigError, match=r"segmenter/crf/origin\.json was begun with other settings: .*epochs was 1"):

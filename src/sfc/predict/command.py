@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,12 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--scales", type=list[float] | None, default=None, help="of the image; default: the run's")
     parser.add_argument("--mirror", type=bool | None, default=None, help="segmenter: average with the mirror image")
     parser.add_argument("--pooling", type=str, default="", help="segmenter: maximum or mean over the scales")
+    parser.add_argument(
+        "--logit-adjustment",
+        type=float | None,
+        default=None,
+        help="segmenter: how far frequent classes are not preferred for being frequent; 0 to 1, default: the run's",
+    )
     parser.add_argument(
         "--tile",
         type=int,
@@ -113,11 +120,15 @@ def _segmenter(parsed: Namespace, machine: MachineConfig) -> SegmenterSource:
 def _overridden(config: PredictConfig, parsed: Namespace) -> PredictConfig:
     if parsed.pooling not in ("", "maximum", "mean"):
         raise ConfigError(f"--pooling is maximum or mean, not {parsed.pooling}")
+    adjustment = config.logit_adjustment if parsed.logit_adjustment is None else parsed.logit_adjustment
+    if not 0 <= adjustment < math.inf:
+        raise ConfigError(f"--logit-adjustment is at least 0, not {adjustment:g}")
     return replace(
         config,
         scales=_scales(parsed, config.scales),
         mirror=config.mirror if parsed.mirror is None else parsed.mirror,
         pooling=parsed.pooling or config.pooling,
+        logit_adjustment=adjustment,
     )
 
 
@@ -142,9 +153,11 @@ def _cams(parsed: Namespace, machine: MachineConfig) -> CamSource:
     from sfc.predict.sources import CamSource
     from sfc.segment.predict import TILE
 
-    if parsed.trained_on or parsed.pooling or parsed.mirror is not None or parsed.tile:
+    given = (parsed.mirror, parsed.logit_adjustment)
+    if parsed.trained_on or parsed.pooling or parsed.tile or given != (None, None):
         raise ConfigError(
-            "--trained-on, --pooling, --mirror and --tile are for a segmenter; CAMs always have the mirror"
+            "--trained-on, --pooling, --mirror, --logit-adjustment and --tile are for a segmenter; CAMs always have "
+            "the mirror"
         )
     net, classes, config, weights = open_classifier(parsed.run, parsed.method)
     return CamSource(
